@@ -1,0 +1,136 @@
+"""Every error rdev says to a caller, as one tree; `entrypoints/problem.py` gives each its status.
+
+RdevError
+├── InvalidRequest        cannot be parsed: JSON, encoding, header
+├── InvalidField          parsed, but a value is wrong; carries the fields
+├── Unauthorized          no key, or not a valid one
+├── Forbidden             a valid key that may not do this
+├── NotFound              is not there, or not for this key
+│   └── Expired           was there; its retention is over
+├── MethodNotAllowed
+├── Conflict              the resource is in a state that does not allow it
+├── PayloadTooLarge
+├── UriTooLong
+├── UnsupportedMediaType
+├── RangeNotSatisfiable
+├── RateLimited           the key's window is full
+├── ConcurrencyLimited    the project or key has no free slot and the caller would not wait
+└── Unavailable           our own trouble: ask again after `retry_after` seconds
+    └── ShuttingDown
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One wrong value: `field` is its path in the body or query (`scopes[0]`)."""
+
+    field: str
+    code: str
+    message: str
+
+
+class RdevError(Exception):
+    """Base of all errors meant for the caller; `detail` is the sentence they read."""
+
+    code = "internal"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(RdevError):
+    code = "invalid_request"
+
+
+class InvalidField(RdevError):
+    """At least one field is wrong; `errors` says which and why."""
+
+    code = "invalid_field"
+
+    def __init__(
+        self, errors: list[FieldError], *, detail: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(detail or "; ".join(e.message for e in errors), code=code)
+        self.errors = errors
+
+    @classmethod
+    def one(cls, field: str, code: str, message: str) -> InvalidField:
+        return cls([FieldError(field, code, message)])
+
+
+class Unauthorized(RdevError):
+    code = "unauthorized"
+
+
+class Forbidden(RdevError):
+    code = "forbidden"
+
+
+class NotFound(RdevError):
+    code = "not_found"
+
+
+class Expired(NotFound):
+    code = "expired"
+
+
+class MethodNotAllowed(RdevError):
+    code = "method_not_allowed"
+
+
+class Conflict(RdevError):
+    code = "conflict"
+
+
+class PayloadTooLarge(RdevError):
+    code = "payload_too_large"
+
+
+class UriTooLong(RdevError):
+    code = "uri_too_long"
+
+
+class UnsupportedMediaType(RdevError):
+    code = "unsupported_media_type"
+
+
+class RangeNotSatisfiable(RdevError):
+    code = "range_not_satisfiable"
+
+
+class RateLimited(RdevError):
+    """The window is full; it opens in `retry_after` seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, *, limit: int, window_s: int, retry_after: int) -> None:
+        super().__init__(detail)
+        self.limit = limit
+        self.window_s = window_s
+        self.retry_after = retry_after
+
+
+class ConcurrencyLimited(RdevError):
+    code = "concurrency_limited"
+    retry_after = 1
+
+
+class Unavailable(RdevError):
+    """Our own trouble, never the caller's: nothing was changed, ask again."""
+
+    code = "not_ready"
+
+    def __init__(self, detail: str, *, code: str | None = None, retry_after: int = 2) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after = retry_after
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"

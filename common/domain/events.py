@@ -1,0 +1,101 @@
+"""What happens to a command, as numbered events; the number is the SSE id.
+
+Every event is one row: `seq` runs from 1 without gaps under the command's lock. Output keeps its raw
+bytes and the offset in its stream; all others keep their JSON. `end` keeps nothing: it is rendered
+from the command's final row, so there is one truth and it survives the events' retention.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+MAX_EVENT_BYTES: Final = 64 * 1024  # one event on the wire; intermediaries forward at least this much
+
+STATE, OUTPUT, AGENT, APPROVAL, USAGE = "state", "output", "agent", "approval", "usage"
+WARNING, TRUNCATED, GAP, END = "warning", "truncated", "gap", "end"
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event that has no number yet. `stream` and `offset` only for output."""
+
+    type: str
+    data: bytes
+    stream: str | None = None
+    offset: int | None = None
+
+    @classmethod
+    def of(cls, type_: str, fields: dict[str, Any]) -> NewEvent:
+        return cls(type_, dumps(fields))
+
+
+@dataclass(frozen=True)
+class Event:
+    """A stored event of one command."""
+
+    command_id: UUID
+    seq: int
+    at: datetime
+    type: str
+    data: bytes
+    stream: str | None = None
+    offset: int | None = None
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON in ASCII: one line whatever the text holds (U+2028 and CR included)."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def payload(event: Event, *, end: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON object of an event as api.md shows it; `end` is the final resource."""
+    if event.type == END:
+        return end or {}
+    if event.type == OUTPUT:
+        body: dict[str, Any] = {"stream": event.stream, "offset": event.offset}
+        body |= text_or_base64(event.data)
+    else:
+        body = json.loads(event.data)
+    return {"seq": event.seq, **body, "at": timestamp(event.at)}
+
+
+def timestamp(at: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    text = at.isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def text_or_base64(data: bytes) -> dict[str, str]:
+    """`{"text"}` when the bytes are UTF-8, else `{"b64"}`: bytes are never changed to fit."""
+    try:
+        return {"text": data.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(data).decode("ascii")}
+
+
+def complete_utf8(data: bytes) -> int:
+    """How many leading bytes of `data` do not end inside a UTF-8 sequence (at most 3 are left out)."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        width = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+        return len(data) - back if width > back else len(data)
+    return len(data)
+
+
+def cut(data: bytes, limit: int = MAX_EVENT_BYTES) -> Iterator[bytes]:
+    """Pieces of at most `limit` bytes, cut between characters where the bytes are UTF-8."""
+    start = 0
+    while len(data) - start > limit:
+        size = complete_utf8(data[start : start + limit]) or limit
+        yield data[start : start + size]
+        start += size
+    if start < len(data):
+        yield data[start:]

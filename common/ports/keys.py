@@ -1,0 +1,57 @@
+"""Port: API keys and the one call that authorises a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from common.domain.keys import ApiKey, Caller
+from common.ports.commands import Idempotency, Origin
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The answer to one authorisation. `status`: ok, unknown, revoked, expired, ip, scope, limited."""
+
+    status: str
+    caller: Caller | None
+    remaining: int | None = None
+    reset_s: float | None = None
+
+
+@dataclass(frozen=True)
+class CreatedKey:
+    """A stored key; `replayed` when an earlier request with the same Idempotency-Key made it."""
+
+    key: ApiKey
+    replayed: bool
+
+
+class KeyStore(Protocol):
+    def authorise(
+        self, key_hash: bytes, scopes: Sequence[str], ip: str | None, *, counts: bool
+    ) -> Grant:
+        """Key, address, scope (any of `scopes`) and rate in one round trip; refusals consume nothing."""
+        ...
+
+    def create(
+        self, key: ApiKey, key_hash: bytes, caller: Caller, origin: Origin, idempotency: Idempotency | None
+    ) -> CreatedKey: ...
+
+    def ensure_admin(self, key: ApiKey, key_hash: bytes) -> None:
+        """Make sure the laptop's admin key exists, unlimited, exactly as given."""
+        ...
+
+    def get(self, key_id: UUID) -> ApiKey | None: ...
+
+    def list(self, before: UUID | None, limit: int) -> list[ApiKey]:
+        """Newest first, revoked ones included."""
+        ...
+
+    def revoke(
+        self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin
+    ) -> bool:
+        """Revoke and end its waiting commands with `outcome`; False when there is no such key."""
+        ...

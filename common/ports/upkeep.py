@@ -1,0 +1,60 @@
+"""Port: what on_tick repairs in the database. Each call is safe to repeat and to run twice at once."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Days, except where the name says hours."""
+
+    output_days: int = 14
+    commands_days: int = 90
+    audit_days: int = 400
+    idempotency_hours: int = 24
+    dead_letters_days: int = 30
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An event that could not be handled, kept for people to see."""
+
+    id: UUID
+    event_id: str | None
+    source: str | None
+    type: str | None
+    subject: str | None
+    reason: str
+    detail: str
+    attributes: dict[str, str]
+    data: bytes
+
+
+class Upkeep(Protocol):
+    def exclusive(self, job: str) -> AbstractContextManager[bool]:
+        """Under the job's own advisory lock: True for one process at a time, False for the others."""
+        ...
+
+    def projects_to_ring(self) -> list[str]: ...
+
+    def promote_due(self) -> list[tuple[UUID, str]]:
+        """scheduled → queued for what is due; answers (command, project)."""
+        ...
+
+    def expire_queued(self, outcome: dict[str, Any]) -> list[UUID]:
+        """End what waited too long; `outcome` becomes theirs."""
+        ...
+
+    def make_partitions(self, days_ahead: int) -> int: ...
+
+    def drop_expired(self, keep: Retention) -> dict[str, int]:
+        """Delete what is past its retention; answers how many per table."""
+        ...
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Record a dead letter; the same id twice is one row."""
+        ...
