@@ -1,0 +1,59 @@
+"""Use case: accept a command. Everything is written in one transaction, then the bell is rung."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from common.domain.command import NewCommand
+from common.domain.errors import InvalidField
+from common.domain.keys import Caller
+from common.ports.commands import CommandStore, Idempotency, Origin, Submitted
+from common.ports.sealer import Sealer
+from common.services import telemetry
+from common.services.relay import Relay
+from common.services.timers import Timers
+
+MAX_AHEAD: Final = timedelta(days=7)
+
+
+class Submit:
+    """Accept a command that has been validated for its form."""
+
+    def __init__(
+        self, commands: CommandStore, sealer: Sealer, relay: Relay, timers: Timers
+    ) -> None:
+        self._commands = commands
+        self._sealer = sealer
+        self._relay = relay
+        self._timers = timers
+
+    def __call__(
+        self,
+        command: NewCommand,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None = None,
+    ) -> Submitted:
+        """Raises what CommandStore.submit raises, Forbidden for a kind, InvalidField for run_at."""
+        caller.require(f"commands:write:{command.kind}")
+        caller.require_project(command.project)
+        _check_run_at(command.run_at)
+        sealed = self._sealer.seal(json.dumps(command.env).encode()) if command.env else None
+        done = self._commands.submit(command, sealed, caller, origin, idempotency)
+        self._relay.soon(done.doorbell)
+        if command.run_at is not None and not done.replayed:
+            self._timers.due_at(command.run_at)
+        telemetry.submitted.add(1, {"kind": str(command.kind)})
+        return done
+
+
+def _check_run_at(run_at: datetime | None) -> None:
+    if run_at is None:
+        return
+    now = datetime.now(UTC)
+    if run_at <= now:
+        raise InvalidField.one("run_at", "in_the_past", "run_at: lies in the past")
+    if run_at > now + MAX_AHEAD:
+        raise InvalidField.one("run_at", "too_far", "run_at: lies more than 7 days ahead")
