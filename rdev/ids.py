@@ -1,0 +1,78 @@
+"""Ids by unique prefix: nobody types 32 hexadecimal digits.
+
+The server knows whole ids only, so a shorter one is looked for in the lists. Ids begin with their
+time (UUIDv7) and lists are newest first, so the search can stop once it has passed the prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from rdev.errors import WrongUsage
+from rdev.text import printable
+
+if TYPE_CHECKING:
+    from rdev.http import Api
+
+_DIGITS: Final = 32
+_MOST: Final = 10_000
+"""How many resources are searched; beyond that a longer copy of the id is quicker for everybody."""
+_SLACK: Final = 100
+"""Ids made within one millisecond, or by servers whose clocks differ, are not in strict order."""
+_SHOWN: Final = 8
+
+
+def command_id(api: Api, text: str) -> str:
+    """The id of the one command that `text` begins; raises WrongUsage for none or several."""
+    return _resolve(api, "/v1/commands", "cmd", text)
+
+
+def key_id(api: Api, text: str) -> str:
+    """The id of the one key that `text` begins; raises WrongUsage for none or several."""
+    return _resolve(api, "/v1/keys", "key", text)
+
+
+def _resolve(api: Api, path: str, kind: str, text: str) -> str:
+    wanted = text if text.startswith(f"{kind}_") else f"{kind}_{text}"
+    if not re.fullmatch(rf"{kind}_[0-9A-Za-z-]+", wanted):
+        raise WrongUsage(
+            f"{printable(text)!r} is not an id or the beginning of one ({kind}_…)"
+        )
+    if len(wanted) >= len(kind) + 1 + _DIGITS:
+        return wanted
+    found = _matches(api, path, wanted)
+    if wanted in found:
+        return wanted
+    if len(found) == 1:
+        return found[0]
+    raise WrongUsage(_none_or_many(wanted, found), hint=_hint(path, found))
+
+
+def _matches(api: Api, path: str, wanted: str) -> list[str]:
+    found, passed = [], 0
+    for item in api.pages(path, {}, limit=_MOST):
+        identifier = str(item.get("id", "")) if isinstance(item, dict) else ""
+        if identifier.startswith(wanted):
+            found.append(identifier)
+        elif identifier < wanted:
+            passed += 1
+        if passed > _SLACK:
+            break
+    return found
+
+
+def _none_or_many(wanted: str, found: list[str]) -> str:
+    if not found:
+        return f"there is no {wanted}… that this key may see"
+    shown = ", ".join(found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{wanted}… is the beginning of {len(found)} ids: {shown}{more}"
+
+
+def _hint(path: str, found: list[str]) -> str:
+    if found:
+        return "type a few characters more"
+    return (
+        "`rdev keys ls` lists them" if path.endswith("keys") else "`rdev ps` lists them"
+    )
