@@ -1,0 +1,1 @@
+"""Workspaces that are directories of this machine."""

@@ -1,0 +1,402 @@
+"""The Workspace over any Transport: speaks the verbs of `supervisor.sh`.
+
+The script reaches a workspace once per version: every call says `use that file if it is there`, and
+the answer "it is not" (exit 97, before anything happened) is what delivers it. So a warm call costs
+one exec and no memory of ours has to know what a workspace has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from common.domain.workspace import (
+    ExitRecord,
+    Job,
+    KillMode,
+    OffsetBeyondEnd,
+    Place,
+    RunAbsent,
+    RunState,
+    RunStatus,
+    StartRefused,
+    Stream,
+    StreamTotal,
+    Superseded,
+    TransportLost,
+    WorkspaceBroken,
+    check_reason,
+    check_run_id,
+)
+from common.ports.transport import Channel, Transport
+from common.ports.workspace import Output, Start
+
+SCRIPT: Final = Path(__file__).with_name("supervisor.sh")
+# Sourced, not executed: one process less, and a workspace mounted noexec works too.
+_USE: Final = '[ -f "$0" ] || exit 97; . "$0"'
+# A part of the file, or a file of another length, never gets the name.
+_DELIVER: Final = (
+    'umask 077; mkdir -p "${0%/*}" && head -c "$1" >"$0.$$" && [ "$(wc -c <"$0.$$")" -eq "$1" ]'
+    ' && mv "$0.$$" "$0" && exit 0; rm -f "$0.$$"; exit 1'
+)
+_ANSWERED, _BAD_OFFSET, _NO_RUN, _SUPERSEDED, _UNDELIVERED = 0, 65, 66, 75, 97
+# How long a one-line answer may take. They take milliseconds; this is for a starved machine, and
+# after it the caller is told that what happened is unknown.
+_ANSWER_S: Final = 30.0
+_BASE_ENVIRONMENT: Final = ("HOME", "USER", "PATH", "LANG", "TERM", "TMPDIR")
+_KIB: Final = 1024
+
+
+class SupervisedWorkspace:
+    """Runs commands detached, through a transport.
+
+    `min_free` bytes must be free on the spools' disk, and the spools together must use at most
+    `budget` bytes (as counted by the last `gc`), or a start is refused with `no_space`.
+    """
+
+    def __init__(
+        self, transport: Transport, *, min_free: int = 64 * 1024**2, budget: int = 16 * 1024**3
+    ) -> None:
+        self._transport = transport
+        self._limits = (str(min_free // _KIB), str(budget // _KIB))
+        self._script = SCRIPT.read_bytes()
+        self._name = f"supervisor-{hashlib.sha256(self._script).hexdigest()[:16]}.sh"
+
+    def start(self, place: Place, job: Job) -> Start:
+        """See `Workspace.start`."""
+        text = job_text(place, job)
+        sizes = (str(len(text)), str(len(job.stdin)))
+        arguments = ("start", job.run_id, *sizes, *self._limits)
+
+        def ask() -> tuple[Channel, bytes, bytes]:
+            channel = self._open(place, arguments, text + job.stdin)
+            return channel, *_first_line(channel)
+
+        channel, line, rest = ask()
+        if not line and _code(channel) == _UNDELIVERED:
+            self._deliver_for_start(place)
+            channel, line, rest = ask()
+        verdict, _, found = _text(line).partition(" ")
+        if verdict == "won" and found.startswith("running "):
+            status = parse_status(found)
+            return Start(True, status, _Following(channel, rest, 0, "merged", None))
+        try:
+            return _not_followed(verdict, found, channel)
+        finally:
+            channel.close()
+
+    def follow(self, place: Place, run_id: str, stream: Stream, offset: int = 0) -> Output:
+        """See `Workspace.follow`."""
+        check_run_id(run_id)
+
+        def again() -> Channel:
+            self._deliver(place)
+            return self._open(place, arguments)
+
+        arguments = ("follow", run_id, stream, str(offset))
+        return _Following(self._open(place, arguments), b"", offset, stream, again)
+
+    def status(self, place: Place, run_id: str) -> RunStatus:
+        """See `Workspace.status`."""
+        return parse_status(self._answer(place, ("status", check_run_id(run_id))))
+
+    def kill(
+        self,
+        place: Place,
+        run_id: str,
+        mode: KillMode,
+        reason: str,
+        *,
+        interrupt_first: bool = False,
+    ) -> RunStatus:
+        """See `Workspace.kill`."""
+        arguments = (check_run_id(run_id), mode.value, check_reason(reason))
+        return parse_status(self._answer(place, ("kill", *arguments, _flag(interrupt_first))))
+
+    def refuse(self, place: Place, run_id: str) -> bool:
+        """See `Workspace.refuse`."""
+        answer = self._answer(place, ("refuse", check_run_id(run_id)))
+        return parse_status(answer).state is RunState.REFUSED
+
+    def send(
+        self, place: Place, run_id: str, offset: int, data: bytes, *, last: bool = False
+    ) -> int:
+        """See `Workspace.send`."""
+        more = "last" if last else "more"
+        arguments = ("send", check_run_id(run_id), str(offset), str(len(data)), more)
+        return _number(self._answer(place, arguments, data), "end")
+
+    def gc(self, place: Place, older_than_s: int) -> int:
+        """See `Workspace.gc`."""
+        return _number(self._answer(place, ("gc", "-", str(older_than_s))), "removed")
+
+    def _open(self, place: Place, arguments: Sequence[str], stdin: bytes = b"") -> Channel:
+        runs = self._transport.runs(place)
+        verb, *rest = arguments
+        argv = ("sh", "-c", _USE, f"{runs}/.bin/{self._name}", verb, runs, *rest)
+        return self._transport.open(place, argv, stdin)
+
+    def _answer(self, place: Place, arguments: Sequence[str], stdin: bytes = b"") -> str:
+        """The one line a verb answers with."""
+        line, code, said = self._ask(place, arguments, stdin)
+        if code == _UNDELIVERED:
+            self._deliver(place)
+            line, code, said = self._ask(place, arguments, stdin)
+        if code == _NO_RUN:
+            raise RunAbsent(arguments[1])
+        if code == _BAD_OFFSET:
+            raise OffsetBeyondEnd(_number(line, "end"))
+        if code != _ANSWERED or not line:
+            _broken(code, line, said)
+        return line
+
+    def _ask(self, place: Place, arguments: Sequence[str], stdin: bytes) -> tuple[str, int, bytes]:
+        channel = self._open(place, arguments, stdin)
+        try:
+            line, _ = _first_line(channel)
+            return _text(line), _code(channel), channel.stderr
+        finally:
+            channel.close()
+
+    def _deliver(self, place: Place) -> None:
+        """Put this version of the script into the workspace; doing it twice is harmless."""
+        path = f"{self._transport.runs(place)}/.bin/{self._name}"
+        argv = ("sh", "-c", _DELIVER, path, str(len(self._script)))
+        channel = self._transport.open(place, argv, self._script)
+        try:
+            if _code(channel) != 0:
+                said = channel.stderr.decode("utf-8", "replace").strip()
+                raise WorkspaceBroken(f"the supervisor cannot be put into the workspace: {said}")
+        finally:
+            channel.close()
+
+    def _deliver_for_start(self, place: Place) -> None:
+        try:
+            self._deliver(place)
+        except WorkspaceBroken as error:
+            full = "no space" in str(error).lower()
+            raise StartRefused("no_space" if full else "read_only", str(error)) from error
+
+
+class _Following:
+    """The output of one channel, with the status that comes after the last byte."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        first: bytes,
+        offset: int,
+        stream: Stream,
+        again: Callable[[], Channel] | None,
+    ) -> None:
+        self._channel = channel
+        self._first = first
+        self._end = offset
+        self._stream = stream
+        self._again = again
+        self._status: RunStatus | None = None
+
+    @property
+    def status(self) -> RunStatus | None:
+        return self._status
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes | None:
+        if self._status is not None:
+            return b""
+        if self._first:
+            data: bytes | None = self._first[:max_bytes]
+            self._first = self._first[max_bytes:]
+        else:
+            data = self._channel.read(max_bytes, timeout)
+        if data == b"":
+            return self._ended(max_bytes, timeout)
+        self._end += len(data or b"")
+        return data
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _ended(self, max_bytes: int, timeout: float | None) -> bytes | None:
+        """The channel ended by itself: b"" when the run did, an error for every other cause."""
+        code = _code(self._channel)
+        said = self._channel.stderr
+        self._channel.close()
+        if code == _UNDELIVERED and self._again is not None:
+            self._channel, self._again = self._again(), None
+            return self.read(max_bytes, timeout)
+        if code == _SUPERSEDED:
+            raise Superseded("another follower reads this stream")
+        if code == _NO_RUN:
+            raise RunAbsent("the workspace has no such run")
+        if code == _BAD_OFFSET:
+            raise OffsetBeyondEnd(_number(_last_word(said), "end"))
+        if code != _ANSWERED:
+            _broken(code, "", said)
+        status = parse_status(_last_word(said))
+        # A wire can end in good order and early (kubernetes#124571): the bytes must be all there.
+        if status.exit is not None and self._end < _total(status.exit, self._stream).size:
+            raise TransportLost(f"the output ended early, at byte {self._end}")
+        self._status = status
+        return b""
+
+
+class _Ended:
+    """The output of a run that ended before its command was launched."""
+
+    def __init__(self, status: RunStatus) -> None:
+        self.status: RunStatus | None = status
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes | None:
+        del max_bytes, timeout
+        return b""
+
+    def close(self) -> None:
+        return
+
+
+def job_text(place: Place, job: Job) -> bytes:
+    """The job as shell: variables, which variables it keeps, and how to become it.
+
+    No newline at the end: a command substitution reads it, and would take it away.
+    """
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in job.env.items()]
+    keeps = "|".join((*_BASE_ENVIRONMENT, *job.inherit))
+    lines = [
+        f"workspace={shlex.quote(place.path)}",
+        f"cwd={shlex.quote(job.cwd)}",
+        f"streams={job.streams}",
+        f"input={'open' if job.input_open else 'closed'}",
+        f"blocks={max(1, job.output_cap // 512)}",
+        f"run_cs={_centiseconds(job.run_timeout_s)}",
+        f"idle_cs={_centiseconds(job.idle_timeout_s)}",
+        f"interrupt={_flag(job.interrupt_first)}",
+        f"job_keeps() {{ case $1 in {keeps}) return 0 ;; esac; return 1; }}",
+        "job_exec() {",
+        *exports,
+        'export RDEV_COMMAND_ID="$2;"',
+        f'exec "$1" -- {shlex.join(job.argv)}',
+        "}",
+        ":",
+    ]
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
+def parse_status(answer: str) -> RunStatus:
+    """`running out=3 err=0`, or `done` and an exit record. Raises WorkspaceBroken."""
+    word, _, rest = answer.partition(" ")
+    try:
+        state = RunState(word)
+        fields = dict(pair.split("=", 1) for pair in rest.split())
+        if state is not RunState.DONE:
+            return RunStatus(state, None, int(fields.get("out", 0)), int(fields.get("err", 0)))
+        record = _exit_record(fields)
+    except (KeyError, ValueError) as error:
+        raise WorkspaceBroken(f"not an answer of the supervisor: {answer[:200]!r}") from error
+    return RunStatus(state, record, record.stdout.size, record.stderr.size)
+
+
+def _exit_record(fields: dict[str, str]) -> ExitRecord:
+    code = None if fields["code"] == "-" else int(fields["code"])
+    return ExitRecord(
+        reason=fields["reason"],
+        code=code,
+        # 128 + n is how a shell says "killed by signal n"; signals go up to 64.
+        signal=code - 128 if code is not None and 128 < code <= 192 else None,
+        stdout=_stream_total(fields, "out"),
+        stderr=_stream_total(fields, "err"),
+        orphans=int(fields["orphans"]),
+        elapsed_ms=int(fields["elapsed_ms"]),
+        ended_at=int(fields["ended"]),
+        detail=_absent_dash(fields["detail"]),
+    )
+
+
+def _stream_total(fields: dict[str, str], name: str) -> StreamTotal:
+    return StreamTotal(
+        size=int(fields[name]),
+        sha256=_absent_dash(fields[f"{name}_sha"]),
+        truncated=_absent_dash(fields[f"{name}_cut"]),
+    )
+
+
+def _absent_dash(value: str) -> str:
+    return "" if value == "-" else value
+
+
+def _total(record: ExitRecord, stream: Stream) -> StreamTotal:
+    return record.stderr if stream == "stderr" else record.stdout
+
+
+def _not_followed(verdict: str, found: str, channel: Channel) -> Start:
+    """What a start came to when there is nothing to follow."""
+    if verdict == "refused":
+        code, _, detail = found.partition(" ")
+        raise StartRefused(code, detail)
+    if verdict == "exists":
+        return Start(False, parse_status(found))
+    if verdict != "won":
+        _broken(_code(channel), f"{verdict} {found}", channel.stderr)
+    status = parse_status(found)
+    if status.state is RunState.REFUSED:
+        return Start(False, status)
+    return Start(True, status, _Ended(status))
+
+
+def _first_line(channel: Channel) -> tuple[bytes, bytes]:
+    """The first line without its newline, and what came with it. b"" when there is none."""
+    got = b""
+    deadline = time.monotonic() + _ANSWER_S
+    while b"\n" not in got:
+        data = channel.read(65536, max(0.0, deadline - time.monotonic()))
+        if data is None:
+            channel.close()
+            raise TransportLost(f"no answer in {_ANSWER_S:.0f} s")
+        if not data:
+            return b"", b""
+        got += data
+    line, _, rest = got.partition(b"\n")
+    return line, rest
+
+
+def _code(channel: Channel) -> int:
+    try:
+        return channel.result(_ANSWER_S)
+    except TimeoutError as error:
+        channel.close()
+        raise TransportLost(f"no end in {_ANSWER_S:.0f} s") from error
+
+
+def _last_word(stderr: bytes) -> str:
+    """The supervisor's last line on stderr. Without one the wire ended early."""
+    lines = [line for line in stderr.splitlines() if line.startswith(b"rdev: ")]
+    if not lines:
+        raise TransportLost("the channel ended without the run's status")
+    return _text(lines[-1].removeprefix(b"rdev: "))
+
+
+def _number(answer: str, word: str) -> int:
+    head, _, number = answer.partition(" ")
+    if head != word or not number.isdecimal():
+        raise WorkspaceBroken(f"not an answer of the supervisor: {answer[:200]!r}")
+    return int(number)
+
+
+def _broken(code: int, answer: str, stderr: bytes) -> NoReturn:
+    said = stderr[-500:].decode("utf-8", "replace").strip()
+    raise WorkspaceBroken(f"exit code {code}, answer {answer[:200]!r}: {said}")
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else "0"
+
+
+def _centiseconds(seconds: float | None) -> int:
+    return 0 if seconds is None else max(1, round(seconds * 100))
