@@ -154,6 +154,7 @@ class NewCommand:
     session: str | None = None
     reject_if_busy: bool = False
     reject_if_session_busy: bool = False
+    fork_if_session_busy: bool = False
     retry_of: UUID | None = None
     traceparent: str | None = None
 

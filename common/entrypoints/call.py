@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,12 @@ class Call:
         return self.caller_or_none
 
 
-Content = BaseModel | dict[str, Any] | bytes | None
+Content = BaseModel | dict[str, Any] | bytes | Iterator[bytes] | None
 
 
 @dataclass
 class Reply:
-    """The answer: `content` a model, a JSON object, or bytes with `media_type`."""
+    """The answer: `content` a model, a JSON object, or bytes (whole or in pieces) with `media_type`."""
 
     content: Content = None
     status: int = 200
@@ -55,7 +55,9 @@ class Reply:
             return self.content.model_dump_json().encode()
         if isinstance(self.content, bytes):
             return self.content
-        return b"" if self.content is None else dumps(self.content)
+        if isinstance(self.content, dict):
+            return dumps(self.content)
+        return b""
 
 
 Later = Callable[[], Awaitable[Reply]]

@@ -11,12 +11,12 @@ import asyncio
 import hashlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Router
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -193,6 +193,8 @@ def _response(reply: Reply, grant: Grant | None, rid: str) -> Response:
         headers |= rate_headers(limit.limit, limit.window_s, grant.remaining, grant.reset_s or 0)
     if reply.content is None and reply.status in (202, 204):
         return Response(status_code=reply.status, headers=headers)
+    if isinstance(reply.content, Iterator):
+        return StreamingResponse(reply.content, reply.status, headers, reply.media_type)
     return Response(reply.body(), reply.status, headers, reply.media_type)
 
 

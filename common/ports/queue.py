@@ -66,6 +66,14 @@ class Queue(Protocol):
         """Append events; answers the cancel mode there may be. Raises LeaseLost."""
         ...
 
+    def held(self, command_id: UUID, token: int) -> Claim:
+        """The command and its stored offsets as they are now. Raises LeaseLost."""
+        ...
+
+    def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
+        """claude's newest stored result line, for a follower that came after it was read."""
+        ...
+
     def mark_running(self, command_id: UUID, token: int) -> None:
         """claimed → running, with its event (a command already running stays so). Raises LeaseLost."""
         ...

@@ -30,6 +30,8 @@ class Numbers:
 
 
 class SystemStatus(Protocol):
+    code_version: int  # the schema this code was written for
+
     def ping(self) -> None:
         """One round trip to the database. Raises Unavailable."""
         ...

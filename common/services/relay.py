@@ -46,8 +46,8 @@ class Relay:
                 self._thread.start()
         self._waiting.put(wanted)
 
-    def drain(self, timeout_s: float = 2.0) -> None:
-        """Finish what is waiting, for a process that stops."""
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Publish what is waiting, then stop."""
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join(timeout_s)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from common.domain.command import NewCommand
-from common.domain.errors import InvalidField
+from common.domain.errors import Conflict, InvalidField
 from common.domain.keys import Caller
 from common.ports.commands import CommandStore, Idempotency, Origin, Submitted
 from common.ports.sealer import Sealer
 from common.services import telemetry
 from common.services.relay import Relay
 from common.services.timers import Timers
+from common.services.wakeups import Wakeups
 
 MAX_AHEAD: Final = timedelta(days=7)
 
@@ -22,12 +24,18 @@ class Submit:
     """Accept a command that has been validated for its form."""
 
     def __init__(
-        self, commands: CommandStore, sealer: Sealer, relay: Relay, timers: Timers
+        self,
+        commands: CommandStore,
+        sealer: Sealer,
+        relay: Relay,
+        timers: Timers,
+        wakeups: Wakeups,
     ) -> None:
         self._commands = commands
         self._sealer = sealer
         self._relay = relay
         self._timers = timers
+        self._wakeups = wakeups
 
     def __call__(
         self,
@@ -41,12 +49,38 @@ class Submit:
         caller.require_project(command.project)
         _check_run_at(command.run_at)
         sealed = self._sealer.seal(json.dumps(command.env).encode()) if command.env else None
-        done = self._commands.submit(command, sealed, caller, origin, idempotency)
+        done = self._store(command, sealed, caller, origin, idempotency)
         self._relay.soon(done.doorbell)
+        if not done.replayed:
+            self._wakeups.state(command.id, command.project)
         if command.run_at is not None and not done.replayed:
             self._timers.due_at(command.run_at)
         telemetry.submitted.add(1, {"kind": str(command.kind)})
         return done
+
+    def _store(
+        self,
+        command: NewCommand,
+        sealed: bytes | None,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
+    ) -> Submitted:
+        if not command.fork_if_session_busy:
+            return self._commands.submit(command, sealed, caller, origin, idempotency)
+        strict = replace(command, reject_if_session_busy=True)
+        try:
+            return self._commands.submit(strict, sealed, caller, origin, idempotency)
+        except Conflict as error:
+            if error.code != "session_busy":
+                raise
+        return self._commands.submit(_forked(command), sealed, caller, origin, idempotency)
+
+
+def _forked(command: NewCommand) -> NewCommand:
+    """The same command in a copy of its session, which nobody else holds."""
+    spec = command.spec | {"session": command.spec["session"] | {"mode": "fork"}}
+    return replace(command, spec=spec, session=None)
 
 
 def _check_run_at(run_at: datetime | None) -> None:

@@ -1,0 +1,375 @@
+"""The composition root: the only place where adapters are chosen and services are wired.
+
+Everything is built on first use, so a function imports only what it needs: one that never touches a
+workspace never imports a transport, one that never publishes never imports an HTTP client. Tests
+enter by the same door with `App(settings, ports)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+from common.settings import Settings, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from uuid import UUID
+
+    from common.domain.command import Command
+    from common.ports.commands import CommandStore
+    from common.ports.events import EventReader
+    from common.ports.keys import KeyStore
+    from common.ports.outbox import Outbox, Publisher, RunnerBell
+    from common.ports.projects import ProjectSource, ProjectStore
+    from common.ports.queue import Claim, Queue
+    from common.ports.sealer import Sealer
+    from common.ports.signals import Signals
+    from common.ports.status import SystemStatus
+    from common.ports.upkeep import Upkeep
+    from common.ports.workspace import Workspace
+    from common.services.authorise import Authorise
+    from common.services.bury import Bury
+    from common.services.cancel import Cancel
+    from common.services.discover import Discover
+    from common.services.follower import Follower
+    from common.services.health import Health
+    from common.services.manage_keys import ManageKeys
+    from common.services.presence import Presence
+    from common.services.read_commands import ReadCommands
+    from common.services.read_output import ReadOutput
+    from common.services.read_projects import ReadProjects
+    from common.services.relay import Relay
+    from common.services.repair import Repair
+    from common.services.reprioritise import Reprioritise
+    from common.services.retry import Retry
+    from common.services.runner import Runner
+    from common.services.submit import Submit
+    from common.services.tailing import Tailer
+    from common.services.timers import Timers
+    from common.services.wakeups import Wakeups
+
+RUNNER = "on-command-queued"
+
+
+class App:
+    """One process's adapters and services. `ports` overrides adapters by attribute name."""
+
+    def __init__(self, configured: Settings, ports: dict[str, Any] | None = None) -> None:
+        self.settings = configured
+        self.draining = asyncio.Event()
+        self.cancel_on_exit = False
+        self.closing: list[Any] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting = 0
+        for name, port in (ports or {}).items():
+            self.__dict__[name] = port
+
+    # -- adapters ------------------------------------------------------------------------------
+
+    @cached_property
+    def database(self) -> Any:
+        from common.adapters.postgres import Database
+        from common.domain.errors import Unavailable
+
+        if not self.settings.database_url:
+            raise Unavailable("no database is configured: set RDEV_DATABASE_URL")
+        database = Database(
+            self.settings.database_url,
+            max_open=self.settings.pool_open,
+            max_idle=self.settings.pool_idle,
+        )
+        self.closing.append(database)
+        return database
+
+    @cached_property
+    def commands(self) -> CommandStore:
+        from common.adapters.postgres import PgCommandStore
+
+        return PgCommandStore(self.database)
+
+    @cached_property
+    def queue(self) -> Queue:
+        from common.adapters.postgres import PgQueue
+
+        return PgQueue(self.database)
+
+    @cached_property
+    def events(self) -> EventReader:
+        from common.adapters.postgres import PgEventReader
+
+        return PgEventReader(self.database)
+
+    @cached_property
+    def keys(self) -> KeyStore:
+        from common.adapters.postgres import PgKeyStore
+
+        return PgKeyStore(self.database)
+
+    @cached_property
+    def projects(self) -> ProjectStore:
+        from common.adapters.postgres import PgProjectStore
+
+        return PgProjectStore(self.database)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        from common.adapters.postgres import PgOutbox
+
+        return PgOutbox(self.database)
+
+    @cached_property
+    def signals(self) -> Signals:
+        from common.adapters.postgres import PgSignals
+
+        return PgSignals(self.database, self.settings.listen)
+
+    @cached_property
+    def upkeep(self) -> Upkeep:
+        from common.adapters.postgres import PgUpkeep
+
+        return PgUpkeep(self.database)
+
+    @cached_property
+    def status(self) -> SystemStatus:
+        from common.adapters.postgres import PgStatus
+
+        return PgStatus(self.database)
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        from common.adapters.fernet import FernetSealer
+
+        return FernetSealer(self.settings.secret_keys)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        from common.adapters.http.broker import HttpPublisher
+
+        publisher = HttpPublisher(self.settings.broker_url)
+        self.closing.append(publisher)
+        return publisher
+
+    @cached_property
+    def bell(self) -> RunnerBell:
+        from common.adapters.http.bell import HttpBell
+
+        return HttpBell(self.service_url(RUNNER))
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        from pathlib import Path
+
+        from common.adapters.workspace_local import LocalTransport
+        from common.services.supervision import SupervisedWorkspace
+
+        return SupervisedWorkspace(LocalTransport(Path(self.settings.home).resolve() / "runs"))
+
+    @cached_property
+    def source(self) -> ProjectSource:
+        from pathlib import Path
+
+        from common.adapters.directories import DirectorySource
+
+        return DirectorySource(Path(self.settings.home).resolve())
+
+    # -- services ------------------------------------------------------------------------------
+
+    @cached_property
+    def authorise(self) -> Authorise:
+        from common.services.authorise import Authorise
+
+        return Authorise(self.keys)
+
+    @cached_property
+    def relay(self) -> Relay:
+        from common.services.relay import Relay
+
+        relay = Relay(self.outbox, self.publisher)
+        self.closing.append(relay)
+        return relay
+
+    @cached_property
+    def wakeups(self) -> Wakeups:
+        from common.services.wakeups import Wakeups
+
+        return Wakeups(self.signals)
+
+    @cached_property
+    def timers(self) -> Timers:
+        from common.services.timers import Timers
+
+        return Timers(lambda: self.repair.promote())
+
+    @cached_property
+    def submit(self) -> Submit:
+        from common.services.submit import Submit
+
+        return Submit(self.commands, self.sealer, self.relay, self.timers, self.wakeups)
+
+    @cached_property
+    def cancel(self) -> Cancel:
+        from common.services.bury import Bury
+    from common.services.cancel import Cancel
+
+        return Cancel(self.read_commands, self.commands, self.relay, self.wakeups, self.bell)
+
+    @cached_property
+    def reprioritise(self) -> Reprioritise:
+        from common.services.reprioritise import Reprioritise
+
+        return Reprioritise(self.read_commands, self.commands)
+
+    @cached_property
+    def retry(self) -> Retry:
+        from common.services.retry import Retry
+
+        return Retry(self.read_commands, self.submit)
+
+    @cached_property
+    def read_commands(self) -> ReadCommands:
+        from common.services.read_commands import ReadCommands
+
+        return ReadCommands(self.commands, self.bell)
+
+    @cached_property
+    def read_output(self) -> ReadOutput:
+        from common.services.read_output import ReadOutput
+
+        return ReadOutput(self.read_commands, self.commands)
+
+    @cached_property
+    def read_projects(self) -> ReadProjects:
+        from common.services.read_projects import ReadProjects
+
+        return ReadProjects(self.projects)
+
+    @cached_property
+    def manage_keys(self) -> ManageKeys:
+        from common.services.manage_keys import ManageKeys
+
+        return ManageKeys(self.keys)
+
+    @cached_property
+    def discover(self) -> Discover:
+        from common.services.discover import Discover
+
+        return Discover(self.source, self.projects)
+
+    @cached_property
+    def repair(self) -> Repair:
+        from common.ports.upkeep import Retention
+        from common.services.repair import Repair
+
+        s = self.settings
+        keep = Retention(
+            s.output_days, s.commands_days, s.audit_days, s.idempotency_hours, s.dead_letters_days
+        )
+        return Repair(self.upkeep, self.relay, self.bell, self.wakeups, self.discover_now, keep)
+
+    @cached_property
+    def bury(self) -> Bury:
+        from common.services.bury import Bury
+
+        return Bury(self.upkeep)
+
+    def discover_now(self) -> None:
+        """Reconcile the projects; built only where a tick runs."""
+        self.discover()
+
+    @cached_property
+    def health(self) -> Health:
+        from common.services.health import Health
+
+        return Health(self.status)
+
+    @cached_property
+    def tailer(self) -> Tailer:
+        from common.services.tailing import Tailer
+
+        return Tailer(self.events, self.signals, self.bell)
+
+    @cached_property
+    def runner(self) -> Runner:
+        from common.services.runner import Runner
+
+        return Runner(
+            self.queue, self.signals, self.bell, self.follower, self.settings.runner_commands
+        )
+
+    def follower(self, claim: Claim) -> Follower:
+        """A follower for one claim."""
+        from common.services.follower import Follower
+
+        return Follower(
+            claim,
+            self.queue,
+            self.workspace,
+            self.sealer,
+            self.relay,
+            self.wakeups,
+            self.settings.output_cap,
+        )
+
+    @cached_property
+    def presence(self) -> Presence:
+        from common.adapters.http.hold import hold
+        from common.services.presence import Presence
+
+        url = self.service_url(RUNNER) + "/follow"
+        return Presence(lambda: hold(url), lambda: self.runner.following)
+
+    # -- the process ---------------------------------------------------------------------------
+
+    def service_url(self, service: str) -> str:
+        """A function's cluster-local address."""
+        return self.settings.service_url.replace("{service}", service)
+
+    def require_compatible_schema(self) -> None:
+        """Raise Unavailable while code and schema do not fit; an unreachable database passes."""
+        if self.settings.database_url:
+            self.health.require_compatible_schema()
+
+    def telemetry_started(self, service: str) -> None:
+        """Logs as JSON lines; exporters only when OTEL_* asks for them."""
+        from common.adapters.telemetry import start
+
+        start(service, self.settings.log_level)
+
+    def cancel_here(self, command_id: UUID) -> None:
+        """Mark a command of this runner as cancelled because the laptop's rdev stops."""
+        self.cancel.by_shutdown(command_id)
+
+    def migrate(self) -> None:
+        """Bring the database's schema up to date. Raises Unavailable."""
+        from common.adapters.postgres import migrate
+
+        migrate(self.settings.database_url)
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` on the event loop until this process ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait(self, command_id: UUID, seconds: float) -> Command | None:
+        """The command once it has ended; None when it takes longer or too many wait already."""
+        if self._waiting >= self.settings.waiters:
+            return None
+        self._waiting += 1
+        try:
+            return await self.tailer.wait_for_end(command_id, seconds)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Finish what is in the air and let go of connections."""
+        for resource in reversed(self.closing):
+            resource.close()
+
+
+@cache
+def app() -> App:
+    """This process's App."""
+    return App(settings())

@@ -1,0 +1,104 @@
+"""From a command to a job: which argv, which stdin, which environment the workspace gets.
+
+argv is always a list; no text a caller wrote is ever spliced into a shell line. A prompt goes in on
+stdin: as an argument it could be an option (`--version`), and argv shows in audit logs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from common.domain.command import Command, Kind
+from common.domain.workspace import Job, Streams
+
+# A repository's own config can name programs; these stop the ones that a plain `git status` would
+# run. Not a sandbox: see docs/concepts/security-model.md.
+_GIT: Final = (
+    "git",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+    "--no-pager",
+)
+_GIT_ENV: Final = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:ssh"}
+_CLAUDE_ENV: Final = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+_CLAUDE_INHERITS: Final = ("ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "IS_SANDBOX")
+_OPTIONS: Final = {
+    "model": "--model",
+    "fallback_model": "--fallback-model",
+    "effort": "--effort",
+    "permission_mode": "--permission-mode",
+    "append_system_prompt": "--append-system-prompt",
+    "max_turns": "--max-turns",
+    "max_budget_usd": "--max-budget-usd",
+}
+_LISTS: Final = {"allowed_tools": "--allowedTools", "disallowed_tools": "--disallowedTools"}
+
+
+def run_id(command_id: UUID) -> str:
+    """The name of a command's run in its workspace."""
+    return command_id.hex
+
+
+def session_id(command_id: UUID) -> str:
+    """The claude session a new command makes: its own UUID, so that a second run is refused."""
+    return str(command_id)
+
+
+def job_for(command: Command, env: dict[str, str], output_cap: int) -> Job:
+    """The job of a command; `env` holds the unsealed values its caller gave."""
+    spec = command.spec
+    argv, stdin, own_env, inherit = _parts(command)
+    return Job(
+        run_id=run_id(command.id),
+        argv=argv,
+        env=own_env | env,
+        cwd=spec.get("cwd") or ".",
+        stdin=stdin,
+        streams=_streams(command),
+        run_timeout_s=command.timeouts.run_s,
+        idle_timeout_s=command.timeouts.idle_s,
+        output_cap=output_cap,
+        interrupt_first=command.kind is Kind.CLAUDE,
+        inherit=inherit,
+    )
+
+
+def _streams(command: Command) -> Streams:
+    """claude's stdout is JSON lines, so its streams are never merged."""
+    if command.kind is Kind.CLAUDE or command.spec.get("streams") == "separate":
+        return "separate"
+    return "merged"
+
+
+def _parts(command: Command) -> tuple[tuple[str, ...], bytes, dict[str, str], tuple[str, ...]]:
+    spec = command.spec
+    if command.kind is Kind.CLAUDE:
+        return _claude(command), spec["prompt"].encode(), dict(_CLAUDE_ENV), _CLAUDE_INHERITS
+    if command.kind is Kind.GIT:
+        return (*_GIT, *spec["args"]), b"", dict(_GIT_ENV), ()
+    if spec.get("script") is not None:
+        return ("sh", "-c", spec["script"]), b"", {}, ()
+    return tuple(spec["argv"]), b"", {}, ()
+
+
+def _claude(command: Command) -> tuple[str, ...]:
+    argv = ["claude", "-p", "--output-format", "stream-json", "--verbose"]
+    session: dict[str, Any] = command.spec.get("session") or {}
+    if session.get("mode") in ("resume", "fork"):
+        argv += ["--resume", session["id"]]
+        argv += ["--fork-session"] if session["mode"] == "fork" else []
+    else:
+        argv += ["--session-id", session_id(command.id)]
+    options: dict[str, Any] = command.spec.get("options") or {}
+    for name, flag in _OPTIONS.items():
+        if options.get(name) is not None:
+            argv += [flag, str(options[name])]
+    for name, flag in _LISTS.items():
+        if options.get(name):
+            argv += [flag, ",".join(options[name])]
+    if options.get("partial_messages"):
+        argv.append("--include-partial-messages")
+    return tuple(argv)

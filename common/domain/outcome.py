@@ -1,0 +1,156 @@
+"""What a run came to: from the workspace's exit record to a state and an outcome, truthfully.
+
+Every row of data.md's table of states and reasons is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from common.domain.command import Kind, Reason, State
+from common.domain.workspace import ExitRecord, StreamTotal
+
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+_TIMEOUTS: Final = {"run_timeout": Reason.RUN, "idle_timeout": Reason.IDLE}
+_KILLED: Final = {str(r): r for r in (Reason.USER, Reason.SHUTDOWN, Reason.KEY_REVOKED)}
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The final state of a command and the outcome callers see."""
+
+    state: State
+    outcome: dict[str, Any]
+
+
+def never_ran(reason: Reason) -> dict[str, Any]:
+    """The outcome of a command that ended before anything ran."""
+    return _outcome(reason, None, None, 0, _total(StreamTotal(0, EMPTY_SHA256)), None)
+
+
+def conclude(kind: Kind, record: ExitRecord, result: dict[str, Any] | None, *, separate: bool) -> Conclusion:
+    """State and outcome of a run that left an exit record; `result` is claude's result line."""
+    state, reason = _verdict(kind, record, result)
+    out = _total(record.stdout, stderr=record.stderr if separate else None)
+    outcome = _outcome(
+        reason,
+        record.code,
+        record.signal,
+        record.orphans,
+        out,
+        _agent(result) if kind is Kind.CLAUDE else None,
+    )
+    if record.detail:
+        outcome["detail"] = record.detail
+    return Conclusion(state, outcome)
+
+
+def lost(reason: Reason, sizes: dict[str, int], digests: dict[str, str]) -> Conclusion:
+    """A run nobody can vouch for; `sizes` and `digests` are of what was stored of it."""
+    main = "merged" if "merged" in sizes else "stdout"
+    out: dict[str, Any] = {
+        "bytes": sizes.get(main, 0),
+        "sha256": digests.get(main, EMPTY_SHA256),
+        "truncated": True,
+        "stderr": None,
+    }
+    if "stderr" in sizes:
+        out["stderr"] = {
+            "bytes": sizes["stderr"],
+            "sha256": digests.get("stderr", EMPTY_SHA256),
+            "truncated": True,
+        }
+    return Conclusion(State.LOST, _outcome(reason, None, None, 0, out, None))
+
+
+def _verdict(
+    kind: Kind, record: ExitRecord, result: dict[str, Any] | None
+) -> tuple[State, Reason]:
+    if record.reason in _KILLED:
+        return State.CANCELLED, _KILLED[record.reason]
+    if record.reason in _TIMEOUTS:
+        return State.TIMED_OUT, _TIMEOUTS[record.reason]
+    if record.reason == "start_failed":
+        return State.FAILED, Reason.START_FAILED
+    if record.signal is not None:
+        return State.FAILED, Reason.SIGNALLED
+    if kind is Kind.CLAUDE and record.code in (0, 1):
+        return _agent_verdict(record, result)
+    if record.code == 0:
+        return State.SUCCEEDED, Reason.EXIT_ZERO
+    return State.FAILED, Reason.EXIT_NONZERO
+
+
+_SUBTYPES: Final = {
+    "error_max_turns": Reason.MAX_TURNS,
+    "error_max_budget_usd": Reason.MAX_BUDGET,
+}
+
+
+def _agent_verdict(record: ExitRecord, result: dict[str, Any] | None) -> tuple[State, Reason]:
+    """claude exits 0 without a result, and says `success` of an API error: believe neither alone."""
+    if result is None:
+        return State.FAILED, Reason.NO_RESULT if record.code == 0 else Reason.EXIT_NONZERO
+    if result.get("subtype") in _SUBTYPES:
+        return State.FAILED, _SUBTYPES[result["subtype"]]
+    text = result.get("result")
+    if result.get("num_turns") == 0 and str(text).startswith("Unknown command: "):
+        return State.FAILED, Reason.UNKNOWN_SLASH_COMMAND
+    if result.get("is_error") is not False:
+        api = result.get("subtype") == "success"
+        return State.FAILED, Reason.API_ERROR if api else Reason.AGENT_ERROR
+    if record.code != 0:
+        return State.FAILED, Reason.EXIT_NONZERO
+    if result.get("permission_denials"):
+        return State.SUCCEEDED, Reason.COMPLETED_WITH_DENIALS
+    return State.SUCCEEDED, Reason.EXIT_ZERO
+
+
+def _agent(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    return {
+        "session_id": result.get("session_id"),
+        "num_turns": result.get("num_turns"),
+        "cost_usd": result.get("total_cost_usd"),
+        "usage": result.get("usage"),
+        "permission_denials": result.get("permission_denials") or [],
+        "result": result.get("result"),
+        "structured_output": result.get("structured_output"),
+    }
+
+
+def _total(main: StreamTotal, stderr: StreamTotal | None = None) -> dict[str, Any]:
+    total: dict[str, Any] = {
+        "bytes": main.size,
+        "sha256": main.sha256,
+        "truncated": bool(main.truncated),
+        "stderr": None,
+    }
+    if stderr is not None:
+        total["stderr"] = {
+            "bytes": stderr.size,
+            "sha256": stderr.sha256,
+            "truncated": bool(stderr.truncated),
+        }
+    return total
+
+
+def _outcome(
+    reason: Reason,
+    code: int | None,
+    signal: int | None,
+    orphans: int,
+    output: dict[str, Any],
+    agent: dict[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "reason": str(reason),
+        "exit_code": code,
+        "signal": signal,
+        "orphans_killed": orphans,
+        "output": output,
+        "agent": agent,
+    }

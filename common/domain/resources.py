@@ -1,0 +1,87 @@
+"""Resources as callers see them (api.md, "Shapes"). Field names are a contract."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from common.domain import identifiers
+from common.domain.command import Command, State, shown
+from common.domain.events import timestamp
+from common.domain.keys import ApiKey
+from common.domain.project import Project
+
+
+def _time(at: datetime | None) -> str | None:
+    return timestamp(at) if at is not None else None
+
+
+def command_resource(command: Command) -> dict[str, Any]:
+    """A command. Environment values are never shown: their names map to null."""
+    cid = identifiers.show(identifiers.COMMAND, command.id)
+    base = f"/v1/commands/{cid}"
+    return {
+        "id": cid,
+        "project": command.project,
+        "kind": str(command.kind),
+        "state": str(shown(command.state)),
+        "priority": command.priority.label,
+        "queue_position": 0 if command.state is State.CLAIMED else command.queue_position,
+        "created_at": timestamp(command.created_at),
+        "started_at": _time(command.started_at),
+        "finished_at": _time(command.finished_at),
+        "run_at": _time(command.run_at),
+        "key_id": identifiers.show(identifiers.KEY, command.key_id),
+        "session_id": command.session,
+        "retry_of": identifiers.show(identifiers.COMMAND, command.retry_of)
+        if command.retry_of
+        else None,
+        "labels": command.labels,
+        "spec": command.spec
+        | {"timeouts": asdict(command.timeouts), "env": dict.fromkeys(command.env_names)},
+        "outcome": command.outcome,
+        "links": {
+            "self": base,
+            "stream": f"/v1/streams/commands/{cid}",
+            "output": f"{base}/output",
+            "cancel": f"{base}/cancel",
+        },
+    }
+
+
+def project_resource(project: Project) -> dict[str, Any]:
+    """A project."""
+    return {
+        "name": project.name,
+        "description": project.description,
+        "phase": str(project.phase),
+        "workspace": project.workspace,
+        "allowed_commands": list(project.allowed_commands)
+        if project.allowed_commands is not None
+        else None,
+        "max_concurrent_commands": project.max_concurrent_commands,
+        "running": project.running,
+        "queued": project.queued,
+        "paused": project.paused_at is not None,
+        "issues": list(project.issues),
+    }
+
+
+def key_resource(key: ApiKey) -> dict[str, Any]:
+    """A key, without its secret."""
+    limit = key.rate_limit
+    return {
+        "id": identifiers.show(identifiers.KEY, key.id),
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": sorted(key.scopes),
+        "projects": sorted(key.projects) if key.projects is not None else None,
+        "allowed_ips": list(key.allowed_ips),
+        "expires_at": _time(key.expires_at),
+        "rate_limit": {"limit": limit.limit, "window_s": limit.window_s} if limit else None,
+        "max_concurrent": key.max_concurrent,
+        "created_at": timestamp(key.created_at),
+        "revoked_at": _time(key.revoked_at),
+        "last_used_at": _time(key.last_used_at),
+    }

@@ -1,0 +1,76 @@
+"""Example bodies for openapi.json, one of each shape; tests hold them to the real answers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_ID: Final = "cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69"
+
+CREATE_SHELL: Final[dict[str, Any]] = {"project": "demo", "kind": "shell", "script": "echo hello"}
+CREATE_KEY: Final[dict[str, Any]] = {
+    "name": "ci",
+    "scopes": ["commands:write", "commands:read"],
+    "projects": ["demo"],
+    "allowed_ips": ["10.0.0.0/8"],
+}
+COMMAND: Final[dict[str, Any]] = {
+    "id": _ID,
+    "project": "demo",
+    "kind": "shell",
+    "state": "queued",
+    "priority": "normal",
+    "queue_position": 1,
+    "created_at": "2026-01-01T00:00:00.000Z",
+    "started_at": None,
+    "finished_at": None,
+    "run_at": None,
+    "key_id": "key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60",
+    "session_id": None,
+    "retry_of": None,
+    "labels": {},
+    "spec": {
+        "script": "echo hello",
+        "streams": "merged",
+        "cwd": ".",
+        "timeouts": {"queue_s": 3600, "run_s": 3600, "idle_s": None},
+        "env": {},
+    },
+    "outcome": None,
+    "links": {
+        "self": f"/v1/commands/{_ID}",
+        "stream": f"/v1/streams/commands/{_ID}",
+        "output": f"/v1/commands/{_ID}/output",
+        "cancel": f"/v1/commands/{_ID}/cancel",
+    },
+}
+PROJECT: Final[dict[str, Any]] = {
+    "name": "demo",
+    "description": "",
+    "phase": "ready",
+    "workspace": "/workspace",
+    "allowed_commands": None,
+    "max_concurrent_commands": 5,
+    "running": 0,
+    "queued": 0,
+    "paused": False,
+    "issues": [],
+}
+KEY: Final[dict[str, Any]] = {
+    "id": "key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60",
+    "name": "ci",
+    "prefix": "rdev_a1B2c3D4",
+    "scopes": ["commands:read", "commands:write"],
+    "projects": ["demo"],
+    "allowed_ips": ["10.0.0.0/8"],
+    "expires_at": None,
+    "rate_limit": {"limit": 100, "window_s": 60},
+    "max_concurrent": None,
+    "created_at": "2026-01-01T00:00:00.000Z",
+    "revoked_at": None,
+    "last_used_at": None,
+}
+
+
+def page_of(example: dict[str, Any]) -> dict[str, Any]:
+    """One page with one item."""
+    return {"items": [example], "next_cursor": None}

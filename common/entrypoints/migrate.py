@@ -1,0 +1,50 @@
+"""`python -m common.entrypoints.migrate`: bring the database up to date, safe to run twice at once.
+
+`--admin-key-file PATH` also makes sure that the key in that file is valid, with every scope and no
+limits; the file is made, readable by its owner only, when it is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from common.bootstrap import app
+from common.domain import keys
+from common.domain.errors import RdevError
+
+
+def main() -> int:
+    """Migrate; answers the exit code."""
+    parser = argparse.ArgumentParser(description="Bring the database up to date.")
+    parser.add_argument("--admin-key-file", type=Path, help="make the key in this file valid")
+    arguments = parser.parse_args()
+    context = app()
+    try:
+        context.migrate()
+        if arguments.admin_key_file is not None:
+            context.manage_keys.ensure_admin(_admin_key(arguments.admin_key_file))
+    except RdevError as error:
+        print(f"rdev: {error.detail}", file=sys.stderr)
+        return 1
+    finally:
+        context.close()
+    return 0
+
+
+def _admin_key(path: Path) -> str:
+    """The key text in `path`, made when it is not there; the same at every start."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text("ascii").strip()
+    with os.fdopen(descriptor, "w") as file:
+        text = keys.new_key()
+        file.write(text + "\n")
+    return text
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

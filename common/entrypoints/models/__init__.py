@@ -1,0 +1,1 @@
+"""Wire models: what bodies and queries may hold. Unknown fields are errors; nothing is coerced."""

@@ -1,0 +1,239 @@
+"""Bodies and queries of the commands function; the projects function's short forms use them too."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+
+from common.domain import identifiers
+from common.domain.command import Kind, NewCommand, Priority, Timeouts
+from common.domain.launch import session_id
+from common.domain.project import NAME
+from common.domain.workspace import ENV_NAME, SHELL_OWNED
+from common.entrypoints.models.base import Body, Labels, Page, Query
+
+MAX_SCRIPT: Final = 128 * 1024 - 1  # one argv element; longer ones are E2BIG on Linux
+MAX_PROMPT: Final = 512 * 1024
+MAX_ENV: Final = 64
+_DAY: Final = 7 * 24 * 3600
+# Variables that make a program run other code; git's and proxies' come with the sanitising issue.
+_DENIED: Final = re.compile(
+    r"LD_.*|DYLD_.*|BASH_ENV|ENV|BASH_FUNC.*|PROMPT_COMMAND|PS4|IFS|PATH|GIT_.*|NODE_OPTIONS"
+    r"|PYTHON(STARTUP|PATH|HOME)|PERL5?(OPT|LIB)|RUBY(OPT|LIB)|.*_PROXY|.*_proxy|RDEV_.*|CLAUDE.*"
+)
+
+
+def _project(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError("not a project name (a DNS label: lower-case letters, digits, -)")
+    return name
+
+
+def _env(env: dict[str, str]) -> dict[str, str]:
+    if len(env) > MAX_ENV:
+        raise ValueError(f"at most {MAX_ENV} variables")
+    for name, value in env.items():
+        if not ENV_NAME.match(name) or len(name) > 128:
+            raise ValueError(f"{name[:80]!r} is no variable name")
+        if name in SHELL_OWNED or _DENIED.fullmatch(name):
+            raise ValueError(f"{name} cannot be set")
+        if len(value.encode()) > 32 * 1024:
+            raise ValueError(f"the value of {name} has more than 32 KiB")
+    return env
+
+
+def _small(text: str) -> str:
+    if len(text.encode()) > MAX_SCRIPT:
+        raise ValueError(f"has more than {MAX_SCRIPT} bytes")
+    return text
+
+
+ProjectName = Annotated[str, AfterValidator(_project)]
+Env = Annotated[dict[str, str], AfterValidator(_env)]
+Argument = Annotated[str, AfterValidator(_small)]
+Seconds = Annotated[int, Field(ge=1, le=_DAY)]
+PriorityName = Literal["low", "normal", "high", "urgent"]
+
+
+class TimeoutsBody(Body):
+    """Seconds; null is no limit."""
+
+    queue_s: Seconds | None = 3600
+    run_s: Seconds | None = 3600
+    idle_s: Seconds | None = None
+
+
+class _Common(Body):
+    """What every kind of command may carry."""
+
+    priority: PriorityName = "normal"
+    timeouts: TimeoutsBody = TimeoutsBody()
+    env: Env = Field(default_factory=dict)
+    cwd: Annotated[str, Field(min_length=1, max_length=1024)] = "."
+    labels: Labels = Field(default_factory=dict)
+    run_at: AwareDatetime | None = None
+    if_busy: Literal["queue", "reject"] = "queue"
+
+    def new(self, project: str, kind: Kind, spec: dict[str, Any], **more: Any) -> NewCommand:
+        return NewCommand(
+            **{"id": identifiers.new_id()} | more,
+            project=project,
+            kind=kind,
+            spec=spec | {"cwd": self.cwd},
+            priority=Priority[self.priority.upper()],
+            timeouts=Timeouts(**self.timeouts.model_dump()),
+            env=dict(self.env),
+            labels=dict(self.labels),
+            run_at=self.run_at,
+            reject_if_busy=self.if_busy == "reject",
+        )
+
+
+class ShellFields(_Common):
+    """`script` runs as `sh -c`; `argv` runs as it is."""
+
+    script: Annotated[str, Field(min_length=1), AfterValidator(_small)] | None = None
+    argv: Annotated[list[Argument], Field(min_length=1, max_length=1024)] | None = None
+    streams: Literal["merged", "separate"] = "merged"
+
+    @model_validator(mode="after")
+    def _one(self) -> ShellFields:
+        if (self.script is None) == (self.argv is None):
+            raise ValueError("give either script or argv")
+        if self.argv is not None and not self.argv[0]:
+            raise ValueError("argv names no program")
+        return self
+
+    def command(self, project: str) -> NewCommand:
+        what = {"script": self.script} if self.script is not None else {"argv": self.argv}
+        return self.new(project, Kind.SHELL, what | {"streams": self.streams})
+
+
+class GitFields(_Common):
+    """`args` come after `git`."""
+
+    args: Annotated[list[Argument], Field(min_length=1, max_length=1024)]
+    streams: Literal["merged", "separate"] = "merged"
+
+    def command(self, project: str) -> NewCommand:
+        return self.new(project, Kind.GIT, {"args": self.args, "streams": self.streams})
+
+
+class SessionBody(Body):
+    """Which claude session the command works in."""
+
+    mode: Literal["new", "resume", "fork"] = "new"
+    id: str | None = None
+    if_busy: Literal["queue", "reject", "fork"] = "queue"
+
+    @model_validator(mode="after")
+    def _fits(self) -> SessionBody:
+        if (self.mode == "new") != (self.id is None):
+            raise ValueError("resume and fork need an id, new has none")
+        if self.id is not None:
+            try:
+                UUID(self.id)
+            except ValueError:
+                raise ValueError("id is no session id (a UUID)") from None
+        return self
+
+
+Tool = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^,\n\r]+$")]
+Word = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\[\]/@-]*$")]
+
+
+class ClaudeOptions(Body):
+    """Options of claude that rdev passes on; anything else is refused."""
+
+    model: Word | None = None
+    fallback_model: Word | None = None
+    effort: Literal["low", "medium", "high", "max"] | None = None
+    permission_mode: (
+        Literal["acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan"] | None
+    ) = None
+    allowed_tools: Annotated[list[Tool], Field(max_length=100)] = Field(default_factory=list)
+    disallowed_tools: Annotated[list[Tool], Field(max_length=100)] = Field(default_factory=list)
+    append_system_prompt: Annotated[str, Field(max_length=64 * 1024)] | None = None
+    max_turns: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_budget_usd: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    partial_messages: bool = False
+
+
+class ClaudeFields(_Common):
+    """The prompt reaches claude on stdin, never as an argument."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    session: SessionBody = SessionBody()
+    options: ClaudeOptions = ClaudeOptions()
+
+    def command(self, project: str) -> NewCommand:
+        new = identifiers.new_id()
+        held = session_id(new) if self.session.mode == "new" else self.session.id
+        spec = {
+            "prompt": self.prompt,
+            "session": self.session.model_dump(exclude={"if_busy"}, exclude_none=True),
+            "options": self.options.model_dump(exclude_defaults=True),
+        }
+        return self.new(
+            project,
+            Kind.CLAUDE,
+            spec,
+            id=new,
+            session=None if self.session.mode == "fork" else held,
+            reject_if_session_busy=self.session.if_busy == "reject",
+            fork_if_session_busy=self.session.if_busy == "fork" and self.session.mode == "resume",
+        )
+
+
+class CreateShell(ShellFields):
+    project: ProjectName
+    kind: Literal["shell"]
+
+
+class CreateGit(GitFields):
+    project: ProjectName
+    kind: Literal["git"]
+
+
+class CreateClaude(ClaudeFields):
+    project: ProjectName
+    kind: Literal["claude"]
+
+
+CreateCommand = Annotated[CreateClaude | CreateShell | CreateGit, Field(discriminator="kind")]
+
+
+class ListCommands(Query):
+    """Filters; each may be given more than once where it is a list."""
+
+    project: list[str] = Field(default_factory=list)
+    state: list[
+        Literal["scheduled", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "timed_out", "lost"]
+    ] = Field(default_factory=list)
+    kind: list[Literal["claude", "shell", "git"]] = Field(default_factory=list)
+    label: list[Annotated[str, Field(pattern=r"^[^=]+=")]] = Field(default_factory=list)
+    limit: Page = 50
+    cursor: str | None = None
+
+
+class CancelBody(Body):
+    mode: Literal["graceful", "force"] = "graceful"
+
+
+class PriorityBody(Body):
+    priority: PriorityName
+
+
+class RetryBody(Body):
+    """Secret values are not kept: a retry of a command that had some sends them again."""
+
+    env: Env = Field(default_factory=dict)
+
+
+class OutputQuery(Query):
+    stream: Literal["merged", "stdout", "stderr"] | None = None
+    offset: Annotated[int, Field(ge=0, le=1 << 50)] = 0
+    limit: Annotated[int, Field(ge=1, le=1 << 50)] | None = None

@@ -1,0 +1,57 @@
+"""Bodies and queries of the keys function."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, Field
+
+from common.domain import identifiers
+from common.domain.keys import ApiKey, RateLimit
+from common.entrypoints.models.base import Body, Name, Page, Query
+from common.entrypoints.models.commands import ProjectName
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError("not an address range like 10.0.0.0/8 or 2001:db8::/32") from None
+
+
+class RateLimitBody(Body):
+    limit: Annotated[int, Field(ge=1, le=100_000)]
+    window_s: Annotated[int, Field(ge=1, le=86_400)]
+
+
+class CreateKey(Body):
+    name: Name
+    scopes: Annotated[list[str], Field(min_length=1, max_length=32)]
+    projects: Annotated[list[ProjectName], Field(max_length=1000)] | None = None
+    allowed_ips: Annotated[
+        list[Annotated[str, AfterValidator(_network)]], Field(max_length=100)
+    ] = Field(default_factory=list)
+    expires_at: AwareDatetime | None = None
+    rate_limit: RateLimitBody = RateLimitBody(limit=100, window_s=60)
+    max_concurrent: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+    def key(self) -> ApiKey:
+        return ApiKey(
+            id=identifiers.new_id(),
+            name=self.name,
+            prefix="",
+            scopes=frozenset(self.scopes),
+            projects=frozenset(self.projects) if self.projects is not None else None,
+            allowed_ips=tuple(self.allowed_ips),
+            rate_limit=RateLimit(self.rate_limit.limit, self.rate_limit.window_s),
+            max_concurrent=self.max_concurrent,
+            created_at=datetime.now(UTC),
+            expires_at=self.expires_at,
+        )
+
+
+class ListKeys(Query):
+    limit: Page = 50
+    cursor: str | None = None

@@ -1,0 +1,405 @@
+"""Use case: follow one command from its claim (or adoption) to its end.
+
+A follower is a thread that owns a lease. It starts the run or attaches to it, reads its streams from
+the stored offsets, appends what it reads, and finishes the command when the workspace has said how
+it ended. It may be killed at any instruction: whoever adopts the command does the same again, and
+nothing runs twice because the run's directory is claimed once.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar, cast
+
+from common.domain.agent import AgentLines
+from common.domain.command import Kind, Reason, State
+from common.domain.errors import Unavailable
+from common.domain.events import TRUNCATED, NewEvent
+from common.domain.launch import job_for, run_id
+from common.domain.outcome import EMPTY_SHA256, Conclusion, conclude, lost, never_ran
+from common.domain.workspace import (
+    ExitRecord,
+    KillMode,
+    OffsetBeyondEnd,
+    Place,
+    RunAbsent,
+    RunState,
+    RunStatus,
+    StartRefused,
+    Stream,
+    StreamTotal,
+    Superseded,
+    TransportLost,
+    WorkspaceError,
+)
+from common.ports.queue import Claim, LeaseLost, Queue
+from common.ports.sealer import Sealer
+from common.ports.workspace import Output, Workspace
+from common.services import telemetry
+from common.services.ingest import Cutter, Ingest
+from common.services.relay import Relay
+from common.services.wakeups import Wakeups
+
+READ_BYTES: Final = 256 * 1024
+REHASH_BYTES: Final = 16 * 1024 * 1024  # larger streams are checked by size alone
+RETRY_S: Final = (0.1, 5.0)  # first and longest pause while a workspace or the database is away
+
+T = TypeVar("T")
+log = telemetry.logger("rdev.follower")
+
+
+def place_of(claim: Claim) -> Place:
+    """Where the command of a claim runs."""
+    project = claim.project
+    return Place(
+        project=project.name,
+        path=project.workspace,
+        namespace=project.namespace or "",
+        pod=project.pod or "",
+        pod_uid=claim.pod_uid or "",
+        container=project.container or "",
+    )
+
+
+class Stopped(Exception):
+    """This process stops: the command goes to another runner."""
+
+
+class Follower:
+    """One command under this runner's lease."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        queue: Queue,
+        workspace: Workspace,
+        sealer: Sealer,
+        relay: Relay,
+        wakeups: Wakeups,
+        output_cap: int,
+    ) -> None:
+        self.claim = claim
+        self.command = claim.command
+        self.token = claim.token
+        self.place = place_of(claim)
+        self.run = run_id(claim.command.id)
+        self._queue = queue
+        self._workspace = workspace
+        self._sealer = sealer
+        self._relay = relay
+        self._wakeups = wakeups
+        self._cap = output_cap
+        self._stop = threading.Event()
+        self._cancel_lock = threading.Lock()
+        self._cancel: tuple[str, str] | None = None
+        self._killed: str | None = None
+        self._launched = False
+        self._ingest: Ingest | None = None
+        self._outputs: list[Output] = []
+        self._lines: AgentLines | None = None
+        if claim.cancel_mode:
+            self._cancel = (claim.cancel_mode, claim.cancel_reason or Reason.USER)
+
+    # -- what others ask of a follower -------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop following; the run goes on and so does its lease until it is released."""
+        self._stop.set()
+        if self._ingest is not None:
+            self._ingest.abort()
+        for output in list(self._outputs):
+            output.close()
+
+    def cancel(self, mode: str, reason: str) -> None:
+        """End the run; called from any thread, as often as somebody asks."""
+        with self._cancel_lock:
+            self._cancel = (mode, reason)
+            if not self._launched or self._killed == mode or self._killed == "force":
+                return
+            self._killed = mode
+        threading.Thread(target=self._kill, args=(mode, reason), daemon=True).start()
+
+    # -- the life of a command -----------------------------------------------------------------
+
+    def follow(self) -> bool:
+        """Run to the end. True: the command ended; False: it is somebody else's now."""
+        try:
+            while True:
+                try:
+                    self._once()
+                    return True
+                except Unavailable as error:
+                    log.warning("database away, following resumes", detail=error.detail)
+                    self._reload()
+        except (LeaseLost, Stopped) as gone:
+            if isinstance(gone, LeaseLost):
+                telemetry.lease_fenced.add(1)
+            return False
+        finally:
+            self._wakeups.forget(self.command.id)
+
+    def _reload(self) -> None:
+        """After database trouble: what was stored is known only to the database, so ask it."""
+        self._close_outputs()
+        self.claim = self._patiently(lambda: self._queue.held(self.command.id, self.token))
+        self.command = self.claim.command
+
+    def _once(self) -> None:
+        status, first = self._patiently(self._enter)
+        self._finish(self._settle(status, first))
+
+    def _enter(self) -> tuple[RunStatus, Output | None]:
+        """Start the run, or find what became of it."""
+        if self.command.started_at is not None:
+            return self._workspace.status(self.place, self.run), None
+        if self._cancel is not None and self._workspace.refuse(self.place, self.run):
+            return RunStatus(RunState.REFUSED), None
+        if self._cancel is not None:
+            return self._workspace.status(self.place, self.run), None
+        return self._start()
+
+    def _start(self) -> tuple[RunStatus, Output | None]:
+        env = json.loads(self._sealer.unseal(self.claim.sealed_env)) if self.claim.sealed_env else {}
+        with telemetry.span(
+            "rdev.exec.start",
+            parent=self.command.traceparent,
+            rdev__command__id=str(self.command.id),
+            rdev__command__kind=str(self.command.kind),
+            rdev__project__id=self.command.project,
+        ):
+            try:
+                begun = self._workspace.start(self.place, job_for(self.command, env, self._cap))
+            except StartRefused as error:
+                return self._refused(error), None
+        return begun.status, begun.output
+
+    def _refused(self, error: StartRefused) -> RunStatus:
+        """Nothing was claimed. A paused predecessor could still start it, so leave a tombstone."""
+        if self.token > 1 and not self._workspace.refuse(self.place, self.run):
+            return self._workspace.status(self.place, self.run)
+        nothing = StreamTotal(0, EMPTY_SHA256)
+        record = ExitRecord("start_failed", None, None, nothing, nothing, detail=str(error))
+        return RunStatus(RunState.DONE, record)
+
+    def _settle(self, status: RunStatus, first: Output | None) -> Conclusion:
+        """From the run's state now to its conclusion, following it as long as it lives."""
+        if status.state is RunState.REFUSED:
+            return Conclusion(State.CANCELLED, never_ran(self._cancel_reason()))
+        if status.state is RunState.ABSENT:
+            return self._lost(Reason.WORKSPACE_GONE)
+        if status.exit is not None and status.exit.reason == "start_failed":
+            return conclude(self.command.kind, status.exit, None, separate=self._separate)
+        self._launched_now()
+        final = self._pump(first)
+        if final.state is RunState.DONE and final.exit is not None:
+            return self._concluded(final)
+        if final.state is RunState.REFUSED:
+            return Conclusion(State.CANCELLED, never_ran(self._cancel_reason()))
+        return self._lost(Reason.SUPERVISOR)
+
+    def _launched_now(self) -> None:
+        if self.command.started_at is None:
+            self._queue.mark_running(self.command.id, self.token)
+            self._wakeups.state(self.command.id, self.command.project)
+        with self._cancel_lock:
+            self._launched = True
+            asked = self._cancel
+        if asked is not None:
+            self.cancel(*asked)
+
+    # -- reading and writing -------------------------------------------------------------------
+
+    def _pump(self, first: Output | None) -> RunStatus:
+        """Copy the streams into events until the run ended; answers its final status."""
+        ingest = self._ingest = self._new_ingest()
+        finals: list[RunStatus] = []
+        failures: list[BaseException] = []
+        self._outputs = [first] if first is not None else []
+        readers = [
+            threading.Thread(
+                target=self._read, args=(stream, output, ingest, finals, failures), daemon=True
+            )
+            for stream, output in self._sources(first)
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            while (events := ingest.batch()) is not None:
+                self._append(events)
+        finally:
+            ingest.abort()
+            self._close_outputs()
+            for reader in readers:
+                reader.join()
+        if failures:
+            raise failures[0]
+        if self._stop.is_set() or not finals:
+            raise Stopped
+        return finals[-1]
+
+    def _new_ingest(self) -> Ingest:
+        offsets = self.claim.offsets
+        if not self._separate:
+            return Ingest({"merged": Cutter("merged", offsets.get("merged", 0))})
+        out: Cutter | AgentLines = Cutter("stdout", offsets.get("stdout", 0))
+        if self.command.kind is Kind.CLAUDE:
+            out = self._lines = AgentLines(offsets.get("stdout", 0))
+        return Ingest({"stdout": out, "stderr": Cutter("stderr", offsets.get("stderr", 0))})
+
+    @property
+    def _separate(self) -> bool:
+        return self.command.kind is Kind.CLAUDE or self.command.spec.get("streams") == "separate"
+
+    def _sources(self, first: Output | None) -> list[tuple[Stream, Output | None]]:
+        names = ("stdout", "stderr") if self._separate else ("merged",)
+        fresh = not any(self.claim.offsets.values())
+        if first is not None and not fresh:
+            first.close()
+            first = None
+        return [(cast(Stream, name), first if name != "stderr" else None) for name in names]
+
+    def _read(
+        self,
+        stream: Stream,
+        output: Output | None,
+        ingest: Ingest,
+        finals: list[RunStatus],
+        failures: list[BaseException],
+    ) -> None:
+        """One stream, from its stored offset to its end, over as many connections as it takes."""
+        try:
+            final = self._drain(stream, output, ingest)
+            if final is not None:
+                finals.append(final)
+                ingest.close(stream)
+                return
+        except BaseException as error:  # carried to the follower's thread, which raises it
+            failures.append(error)
+        ingest.abort()
+
+    def _drain(self, stream: Stream, output: Output | None, ingest: Ingest) -> RunStatus | None:
+        offset = self.claim.offsets.get(stream, 0)
+        while not self._stop.is_set():
+            try:
+                if output is None:
+                    output = self._open(stream, offset)
+                while data := output.read(READ_BYTES):
+                    ingest.put(stream, data)
+                    offset += len(data)
+                if output.status is not None:
+                    return output.status
+            except (TransportLost, WorkspaceError) as error:
+                if isinstance(error, Superseded):
+                    raise LeaseLost(str(error)) from error
+                if isinstance(error, RunAbsent | OffsetBeyondEnd):
+                    return RunStatus(RunState.LOST)
+                telemetry.exec_reattach.add(1, {"reason": type(error).__name__})
+                self._stop.wait(RETRY_S[0])
+            output = None
+        return None
+
+    def _open(self, stream: Stream, offset: int) -> Output:
+        output = self._workspace.follow(self.place, self.run, stream, offset)
+        self._outputs.append(output)
+        if self._stop.is_set():
+            output.close()
+        return output
+
+    def _append(self, events: list[NewEvent]) -> None:
+        mode = self._queue.append(self.command.id, self.token, events)
+        self._wakeups.news(self.command.id, self.command.project)
+        size = sum(len(e.data) for e in events)
+        telemetry.output_bytes.add(size)
+        telemetry.output_chunks.add(len(events))
+        if mode and self._cancel is None:
+            self.cancel(mode, Reason.USER)
+
+    def _close_outputs(self) -> None:
+        for output in self._outputs:
+            output.close()
+        self._outputs = []
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _concluded(self, status: RunStatus) -> Conclusion:
+        record = status.exit
+        if record is None:
+            return self._lost(Reason.SUPERVISOR)
+        stored = self._queue.held(self.command.id, self.token).offsets
+        main = "stdout" if self._separate else "merged"
+        totals = {main: record.stdout} | ({"stderr": record.stderr} if self._separate else {})
+        for stream, total in totals.items():
+            whole = stored.get(stream, 0) == total.size
+            if whole and 0 < total.size <= REHASH_BYTES:
+                whole = self._queue.stored_digest(self.command.id, stream) == total.sha256
+            if not whole:
+                telemetry.invariant_violation.add(1, {"name": "output_mismatch"})
+                return self._lost(Reason.OUTPUT_MISMATCH)
+            if total.truncated:
+                telemetry.output_truncated.add(1)
+                said = {"stream": stream, "bytes": total.size, "why": total.truncated}
+                self._append([NewEvent.of(TRUNCATED, said)])
+        return conclude(self.command.kind, record, self._result_line(), separate=self._separate)
+
+    def _result_line(self) -> dict[str, object] | None:
+        """claude's result: seen by this follower, or stored by the one before it."""
+        if self.command.kind is not Kind.CLAUDE:
+            return None
+        if self._lines is not None and self._lines.result is not None:
+            return self._lines.result
+        return self._queue.agent_result(self.command.id)
+
+    def _lost(self, reason: Reason) -> Conclusion:
+        stored = self._queue.held(self.command.id, self.token).offsets
+        digests = {s: self._queue.stored_digest(self.command.id, s) for s in stored}
+        return lost(reason, stored, digests)
+
+    def _cancel_reason(self) -> Reason:
+        return Reason(self._cancel[1]) if self._cancel else Reason.USER
+
+    def _finish(self, end: Conclusion) -> None:
+        event = self._queue.finish(self.command.id, self.token, end.state, end.outcome)
+        self._wakeups.state(self.command.id, self.command.project)
+        self._relay.soon(event)
+        attributes = {"kind": str(self.command.kind), "outcome": str(end.state)}
+        telemetry.finished.add(1, attributes)
+        log.info(
+            "command ended",
+            command_id=str(self.command.id),
+            project=self.command.project,
+            outcome=str(end.state),
+            reason=end.outcome["reason"],
+        )
+
+    # -- trouble -------------------------------------------------------------------------------
+
+    def _kill(self, mode: str, reason: str) -> None:
+        try:
+            self._workspace.kill(
+                self.place,
+                self.run,
+                KillMode(mode),
+                str(reason),
+                interrupt_first=self.command.kind is Kind.CLAUDE and mode == "graceful",
+            )
+        except WorkspaceError as error:
+            # The heartbeat asks again in 3 s; the command stays `cancelling` until then.
+            with self._cancel_lock:
+                self._killed = None
+            log.warning("kill did not get through", detail=str(error))
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """Repeat while the workspace or the database is away; the lease says when to give up."""
+        pause, longest = RETRY_S
+        while True:
+            if self._stop.is_set():
+                raise Stopped
+            try:
+                return attempt()
+            except (WorkspaceError, Unavailable) as error:
+                log.warning("asked again", err_type=type(error).__name__, detail=str(error))
+            self._stop.wait(pause * random.uniform(0.5, 1.0))
+            pause = min(longest, pause * 2)

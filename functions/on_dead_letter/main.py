@@ -1,0 +1,22 @@
+"""Dead letters: events nobody could handle become rows that people can see."""
+
+from __future__ import annotations
+
+from common.bootstrap import App
+from common.entrypoints.cloud_events import IncomingEvent
+from common.entrypoints.function import Function
+from common.services.bury import letter
+
+function = Function(
+    name="on_dead_letter",
+    summary="Keeps events that could not be handled, visible and countable",
+    dead_letter_sink=True,
+)
+
+
+@function.event(summary="Record an event that could not be delivered")
+def bury(app: App, event: IncomingEvent) -> None:
+    app.bury(letter(event.attributes, event.body))
+
+
+handle = function.target()
