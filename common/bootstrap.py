@@ -210,8 +210,7 @@ class App:
 
     @cached_property
     def cancel(self) -> Cancel:
-        from common.services.bury import Bury
-    from common.services.cancel import Cancel
+        from common.services.cancel import Cancel
 
         return Cancel(self.read_commands, self.commands, self.relay, self.wakeups, self.bell)
 

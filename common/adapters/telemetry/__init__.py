@@ -10,6 +10,7 @@ import os
 import sys
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 
 def start(service: str, log_level: str) -> None:
@@ -20,7 +21,10 @@ def start(service: str, log_level: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-            structlog.processors.dict_tracebacks,
+            # Frames without locals: those hold keys, environment values and prompts.
+            structlog.processors.ExceptionRenderer(
+                ExceptionDictTransformer(show_locals=False, max_frames=20)
+            ),
             structlog.processors.EventRenamer("msg"),
             structlog.processors.JSONRenderer(),
         ],
