@@ -42,9 +42,11 @@ HEADERS: Final = (
     (b"x-accel-buffering", b"no"),
 )
 OPEN_PER_KEY: Final = 50
+OPENING_AT_ONCE: Final = 64  # each opening is two short queries; more at once only wait inside
 
 _HEARTBEAT: Final = sse.comment("heartbeat")
 _PENDING: Final = "rdev.stream"  # where `Unwinding` finds the stream in the scope
+_ROUTING: Final = ("app", "router", "endpoint", "path_params")  # what routing left in the scope
 
 
 @dataclass(frozen=True)
@@ -342,23 +344,25 @@ class Unwinding:
     """The outermost ASGI app: lets a stream run after the layers inside have returned.
 
     Router, middleware and framework would each keep a frame alive for as long as a stream is open,
-    which is more memory than the stream itself takes.
+    which is more memory than the stream itself takes. For the same reason only so many streams open
+    at once: a thousand that come back together wait here, where waiting is cheap.
     """
 
-    def __init__(self, inner: ASGIApp) -> None:
+    def __init__(self, inner: ASGIApp, opening: int = OPENING_AT_ONCE) -> None:
         self._inner = inner
+        self._opening = asyncio.Semaphore(opening)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not wants_events(Headers(scope=scope)):
             await self._inner(scope, receive, send)
             return
         pending: list[EventStream] = []
         scope[_PENDING] = pending
-        await self._inner(scope, receive, send)
-        if pending:
-            stream = pending[0]
-            for name in ("app", "router", "endpoint", "path_params", "route", "fastapi"):
-                scope.pop(name, None)
+        async with self._opening:
+            await self._inner(scope, receive, send)
+        for name in _ROUTING:
+            scope.pop(name, None)
+        for stream in pending:
             await stream(scope, receive, send)
 
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from common.domain import sse
 from common.domain.command import Command
+from common.domain.resources import command_resource
 from common.ports.events import EventReader
 from common.ports.outbox import RunnerBell
 from common.ports.signals import OUTPUT, Listening, Signals
@@ -43,7 +44,7 @@ class Tailer:
         reader: EventReader,
         signals: Signals,
         bell: RunnerBell,
-        render: Callable[[Command], dict[str, Any]],
+        render: Callable[[Command], dict[str, Any]] = command_resource,
         pace: Pace | None = None,
     ) -> None:
         pace = pace or Pace()
