@@ -94,5 +94,15 @@ def gap_of(event: CommandEvent) -> tuple[int, int]:
 
 
 def agent_line(event: CommandEvent) -> Any:
-    """Claude's own line in an `agent` event: the parsed JSON, or a string if it came as one."""
-    return event.data.get("raw", event.data)
+    """Claude's own line in an `agent` event; None when it came as output just before.
+
+    A line that is too long for one event comes in pieces of output, and then an `agent` event
+    without it, marked `truncated`.
+    """
+    if event.data.get("truncated") is True:
+        return None
+    if "raw" in event.data:
+        return event.data["raw"]
+    return {
+        name: value for name, value in event.data.items() if name not in ("seq", "at")
+    }

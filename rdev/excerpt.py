@@ -22,20 +22,28 @@ class CaughtUp(Exception):
 
 
 class Position:
-    """Where in the output of each stream the events are."""
+    """Where in the output the events are, against where it ended when it was measured.
+
+    Claude's stdout comes as one `agent` event a line, which has no offset; such lines are counted,
+    together with those that came as output because they were no JSON or too long for one event.
+    """
 
     def __init__(self, ends: dict[str, End]) -> None:
         self._ends = ends
         self._bytes = dict.fromkeys(ends, 0)
-        self._agent_lines = 0
+        self._lines = 0
+        self._counts_lines = False
 
     def advance(self, event: CommandEvent) -> None:
         """Take an event into account."""
         if event.type == "agent":
-            self._agent_lines += 1
+            self._counts_lines = True
+            self._lines += events.agent_line(event) is not None
         elif event.type == "output":
             stream, data = events.output_of(event)
             self._bytes[stream] = events.offset_of(event) + len(data)
+            if stream == "stdout":
+                self._lines += data.count(b"\n")
 
     @property
     def is_reached(self) -> bool:
@@ -43,10 +51,16 @@ class Position:
         return all(self._has(stream, end) for stream, end in self._ends.items())
 
     def _has(self, stream: str, end: End) -> bool:
-        if self._bytes[stream] >= end.bytes:
+        if stream == "stdout" and self.is_past_lines:
             return True
-        # Claude's stdout may come as one agent event a line instead of as output.
-        return stream == "stdout" and self._agent_lines >= max(end.lines, 1)
+        return self._bytes[stream] >= end.bytes
+
+    @property
+    def is_past_lines(self) -> bool:
+        """Whether claude's lines are at least where they were measured."""
+        return (
+            self._counts_lines and self._lines >= self._ends.get("stdout", End()).lines
+        )
 
 
 class UpTo:
@@ -74,29 +88,33 @@ class After:
     def __init__(self, inner: Sink, ends: dict[str, End]) -> None:
         self._inner = inner
         self._ends = ends
-        self._agent_lines = 0
+        self._lines = 0
 
     def event(self, event: CommandEvent) -> None:
         """Pass on what is new of the event."""
         if event.type == "agent":
-            self._agent_lines += 1
-            if self._agent_lines > self._ends.get("stdout", End()).lines:
-                self._inner.event(event)
+            self._agent(event)
         elif event.type == "output":
             self._output(event)
         else:
             self._inner.event(event)
 
+    def _agent(self, event: CommandEvent) -> None:
+        if self._lines >= self._ends.get("stdout", End()).lines:
+            self._inner.event(event)
+        self._lines += events.agent_line(event) is not None
+
     def _output(self, event: CommandEvent) -> None:
         stream, data = events.output_of(event)
         start = events.offset_of(event)
+        if stream == "stdout":
+            self._lines += data.count(b"\n")
         shown = self._ends.get(stream, End()).bytes - start
         if shown <= 0:
             self._inner.event(event)
         elif shown < len(data):
-            self._inner.event(
-                events.output_event(event, stream, start + shown, data[shown:])
-            )
+            rest = events.output_event(event, stream, start + shown, data[shown:])
+            self._inner.event(rest)
 
     def done(self, command: Command) -> None:
         """Pass the end on."""

@@ -38,8 +38,6 @@ MEANINGS: Final[Mapping[int, str]] = {
 }
 """rdev's own codes, for the help and the reference; every other code is the remote one."""
 
-_STARTED_BY_NOBODY: Final = frozenset({"start_failed", "session_unknown"})
-
 
 def of_outcome(state: str, outcome: Mapping[str, Any]) -> int:
     """The exit code for a command that ended in `state` with `outcome`. Never 0 unless succeeded."""
@@ -55,7 +53,7 @@ def of_outcome(state: str, outcome: Mapping[str, Any]) -> int:
 
 
 def _of_failure(outcome: Mapping[str, Any]) -> int:
-    if outcome.get("reason") in _STARTED_BY_NOBODY:
+    if outcome.get("reason") == "start_failed":
         return REFUSED
     number = signal_number(outcome.get("signal"))
     if number is not None:

@@ -34,6 +34,8 @@ from rdev.settings import Server
 CONNECT_S: Final = 10.0
 READ_S: Final = 60.0
 """A function that starts from zero answers within a few seconds; the platform cuts at 60 s."""
+PAGE_ITEMS: Final = 200
+"""The largest page that the server gives."""
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _STREAM_REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 410, 422})
 
@@ -138,8 +140,11 @@ class Api:
     ) -> Iterator[Any]:
         """Up to `limit` items of a list, page by page."""
         asked, left = dict(params), limit
+        if limit <= PAGE_ITEMS:
+            # Else the server's own page size is as good as ours.
+            asked["limit"] = str(limit)
         while left > 0:
-            page = self.get(path, {**asked, "limit": str(min(left, 100))}).object
+            page = self.get(path, asked).object
             items = page.get("items")
             if not isinstance(items, list):
                 raise ServerFault(f"{path} did not answer with a list")

@@ -7,7 +7,7 @@ they mean (claude_text.py). `jsonl` is the stream itself. `json` is the final re
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rdev import events
 from rdev.claude_text import ClaudeText
@@ -30,11 +30,15 @@ class Bytes:
         if event.type == "output":
             self._console.remote(*events.output_of(event))
         elif event.type == "agent":
-            line = events.agent_line(event)
-            text = (
-                line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)
-            )
-            self._console.remote("stdout", f"{text.rstrip()}\n".encode())
+            self._agent(events.agent_line(event))
+
+    def _agent(self, line: Any) -> None:
+        if line is None:
+            return
+        text = (
+            line if isinstance(line, str) else json.dumps(line, separators=(",", ":"))
+        )
+        self._console.remote("stdout", text.rstrip("\n").encode() + b"\n")
 
     def done(self, command: Command) -> None:
         """Everything has been written already."""
@@ -79,7 +83,9 @@ class ClaudeSink:
     def event(self, event: CommandEvent) -> None:
         """Show what the event means."""
         if event.type == "agent":
-            self._text.line(events.agent_line(event))
+            line = events.agent_line(event)
+            if line is not None:
+                self._text.line(line)
         elif event.type == "output":
             stream, data = events.output_of(event)
             self.output(stream, data)

@@ -8,7 +8,7 @@ import unicodedata
 from typing import Final
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION: Final = re.compile(r"(\d{1,9})([smhd]?)")
+_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 
 
 def printable(text: str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rdev.output import Console
 
 _MOST = 10_000
-_RATE = re.compile(r"(\d{1,7})/(\w+)")
+_RATE = re.compile(r"([0-9]{1,7})/(\w+)")
 
 
 class Rate(click.ParamType[dict[str, int]]):

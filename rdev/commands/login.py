@@ -40,7 +40,7 @@ def login(app: App, /, url: str, profile: str, project: str | None) -> int:
     with Api(
         Server(address, "--url", key, "the given key"), tell=app.console.say
     ) as api:
-        api.get("/v1/projects", {"limit": "1"})
+        api.get("/v1/projects")
     store = app.settings.profiles
     store.put(Profile(profile, address, key, project))
     app.console.say(f"profile {profile} is kept in {store.path}")

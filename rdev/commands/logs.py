@@ -99,7 +99,7 @@ class _Reader:
         for name in self.command.streams:
             content, ends[name] = backlog.tail(name, lines)
             self._show(name, content)
-        if follow:
+        if follow and not self.command.ended:
             self.stream(After(self.sink, ends), follow=True)
         else:
             self._finish()

@@ -27,7 +27,7 @@ _MOST = 10_000
 @click.pass_obj
 def whoami(app: App, /, mode: str) -> int:
     with app.connect() as api:
-        api.get("/v1/projects", {"limit": "1"})
+        api.get("/v1/projects")
         facts = {
             "url": api.server.url,
             "url_from": api.server.source,

@@ -47,7 +47,7 @@ def key(settings: Settings) -> Finding:
         server = settings.server()
         # Nothing is tried twice: doctor reports how things are now.
         with Api(server, bound_s=0) as api:
-            api.get("/v1/projects", {"limit": "1"})
+            api.get("/v1/projects")
     except NotAllowed as error:
         return _refused(error)
     except Unreachable:
