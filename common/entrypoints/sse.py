@@ -114,6 +114,11 @@ class Streams:
             self._keeper = asyncio.create_task(self._keep(), name="streams")
         return stream
 
+    async def ended(self) -> None:
+        """Return when no stream is open; after drain began none will open again."""
+        if self._keeper is not None:
+            await asyncio.wait({self._keeper})
+
     def closed(self, stream: EventStream, transport: asyncio.Transport | None) -> None:
         """A stream has ended; what it left in the transport's buffer must drain in time too."""
         if stream not in self._open:

@@ -90,7 +90,7 @@ def _ours() -> Any:
             if not streams:
                 streams.append(Streams(asyncio.Event()))
             own = request.query_params.get("own")
-            subscription = await tailer.follow(store.create() if own else command)
+            subscription = await tailer.follow(store.create() if own else command, caller)
             await streams[0].open(subscription, caller)(scope, receive, send)
 
     inner = Starlette(routes=[Mount("/", Starlette(routes=[Route("/streams", Endpoint())]))])
@@ -230,7 +230,8 @@ class Readers:
 
     def read_until(self, enough: Callable[[int, int], bool]) -> int:
         """Read until `enough(events, sockets heard of)`; answers the events."""
-        events, heard = 0, set()
+        events = 0
+        heard: set[Any] = set()
         while not enough(events, len(heard)):
             ready = self._selector.select(60)
             if not ready:

@@ -167,8 +167,9 @@ class StreamStore:
             for command_id, head in sorted(heads):
                 rows = self._stored[command_id].rows
                 start = max(0, head + 1 - rows[0].event.seq) if rows else 0
-                found += [r.event for r in rows[start:]]
-            return _up_to(found, max_bytes)
+                new = [r.event for r in rows[start:]]
+                found += _up_to(new, max_bytes // len(heads))
+            return found
 
     def project_now(self, project: str) -> Position:
         self._reading("project_now")
@@ -242,11 +243,11 @@ class StreamStore:
 
 
 def _up_to(events: list[Event], max_bytes: int) -> list[Event]:
-    """At least one event, and no more than fit into `max_bytes`."""
+    """Events until their data reach `max_bytes`."""
     size = 0
-    for number, event in enumerate(events):
+    for number, event in enumerate(events, start=1):
         size += len(event.data)
-        if size > max_bytes and number:
+        if size >= max_bytes:
             return events[:number]
     return events
 

@@ -16,6 +16,7 @@ from common.domain.command import ACTIVE, Command
 from common.domain.errors import InvalidRequest, NotFound
 from common.domain.events import END
 from common.domain.identifiers import COMMAND, show
+from common.domain.keys import Caller
 from common.services.tailing.activity import Bells, Watch
 from common.services.tailing.pace import Pace
 from common.services.tailing.pump import Pump
@@ -23,10 +24,8 @@ from common.services.tailing.reading import NEWS_BYTES, Encoded, Reading, Replay
 from common.services.tailing.ring import Ring
 from common.services.tailing.subscription import Subscription
 
-# News stop somewhere near their byte limit: from half of it on there may be more behind them. As many
-# events as this are a reason to look again too.
-_SATURATED_BYTES: Final = NEWS_BYTES // 2
-_SATURATED_EVENTS: Final = 256
+# As many events of one command are a reason to look again, however small they are.
+_MANY_EVENTS: Final = 256
 
 
 class Ended(Exception):
@@ -142,11 +141,12 @@ class CommandTail:
 
     # Following -----------------------------------------------------------------------------------
 
-    async def follow(self, command_id: UUID, after: int) -> CommandSubscription:
-        """Raises NotFound, InvalidRequest (`after` lies beyond the last event) and Ended."""
+    async def follow(self, command_id: UUID, caller: Caller, after: int) -> CommandSubscription:
+        """Raises NotFound (also for what the caller may not see), InvalidRequest (`after` lies
+        beyond the last event) and Ended."""
         opening = await self._reading.run(self._reading.opening, command_id)
         command = opening.command
-        if command is None:
+        if command is None or not caller.sees(command.project):
             raise NotFound(f"there is no {show(COMMAND, command_id)!r}")
         if after > opening.last:
             raise InvalidRequest(f"the last event of this command is {opening.last}")
@@ -222,7 +222,7 @@ class CommandTail:
         for channel in due:
             channel.rung = False
             channel.read_at = now
-        await self._read(sorted((c for c in due if c.reading), key=_by_id))
+        await self._read([c for c in due if c.reading])
         await self._look(list(looking))
         return self._pause()
 
@@ -243,23 +243,14 @@ class CommandTail:
         return self._pace.idle_s if self._channels else None
 
     async def _read(self, channels: list[Channel]) -> None:
-        """The news of these channels, in order of their ids.
+        """The news of these channels, in one query that gives each its share of the bytes."""
+        if not channels:
+            return
+        heads = [(c.command_id, c.ring.head) for c in channels]
+        news = await self._reading.run(self._reading.news, heads)
+        self._take_in(news, NEWS_BYTES // len(heads))
 
-        When one query cannot hold them all, the rest gets the next one, so that a command that
-        prints without end does not keep the others waiting; the served ones come again next round.
-        """
-        while channels:
-            heads = [(c.command_id, c.ring.head) for c in channels]
-            news = await self._reading.run(self._reading.news, heads)
-            self._take_in(news)
-            if not _saturated(news):
-                return
-            last = news[-1].event.command_id
-            for channel in channels:
-                channel.rung |= channel.command_id <= last
-            channels = [c for c in channels if c.command_id > last]
-
-    def _take_in(self, news: list[Encoded]) -> None:
+    def _take_in(self, news: list[Encoded], share: int) -> None:
         limit = self._pace.ring_limit(len(self._channels))
         now = _now()
         for command_id, items in groupby(news, key=lambda item: item.event.command_id):
@@ -270,7 +261,8 @@ class CommandTail:
             for item in found:
                 self._watch.heard(item.event, now)
             channel.add(found, limit)
-            channel.rung |= channel.ended and bool(channel.waiters)
+            # Ended: for those who wait for that only. A share used up: there may be more behind it.
+            channel.rung |= bool(channel.waiters) if channel.ended else _fills(found, share)
 
     async def _look(self, ids: list[UUID]) -> None:
         """Read rows: to answer who waits for an end, and to find commands whose runner died."""
@@ -292,13 +284,9 @@ def _answer(channel: Channel, command: Command) -> None:
             future.set_result(command)
 
 
-def _saturated(news: list[Encoded]) -> bool:
-    size = sum(len(item.data) for item in news)
-    return size >= _SATURATED_BYTES or len(news) >= _SATURATED_EVENTS
-
-
-def _by_id(channel: Channel) -> UUID:
-    return channel.command_id
+def _fills(found: list[Encoded], share: int) -> bool:
+    size = sum(len(item.event.data) for item in found)
+    return size >= share or len(found) >= _MANY_EVENTS
 
 
 def _now() -> float:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from common.domain import sse
 from common.domain.command import Command
+from common.domain.keys import Caller
 from common.domain.resources import command_resource
 from common.ports.events import EventReader
 from common.ports.outbox import RunnerBell
@@ -29,8 +30,6 @@ from common.services.tailing.subscription import Subscription
 __all__ = ["Ended", "Pace", "Tailer"]
 
 _log = logging.getLogger(__name__)
-
-MAX_END_WAITERS: Final = 30  # api.md: `Prefer: wait`, at most 30 a process
 
 
 class Tailer:
@@ -56,44 +55,40 @@ class Tailer:
         self._listening: Listening | None = None
         self._starting: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._end_waiters = 0
 
-    async def follow(self, command_id: UUID, last_event_id: str | None = None) -> Subscription:
+    async def follow(
+        self, command_id: UUID, caller: Caller, last_event_id: str | None = None
+    ) -> Subscription:
         """Events of a command after the one named, from the first without a name.
 
-        Raises NotFound, InvalidRequest (no integer, or beyond the last event), Ended (answer 204:
-        the `end` was delivered) and Unavailable.
+        Raises NotFound (also for what the caller may not see), InvalidRequest (no integer, or
+        beyond the last event), Ended (answer 204: the `end` was delivered) and Unavailable.
         """
         after = sse.seq_of(last_event_id)
         self._listen()
-        return await self._commands.follow(command_id, after)
+        return await self._commands.follow(command_id, caller, after)
 
     async def follow_project(
         self, project: str, last_event_id: str | None = None, *, output: bool = False
     ) -> Subscription:
         """Events of a project's commands after a cursor, or from now on; with or without output.
 
-        Raises InvalidRequest for what is no cursor of this project, and Unavailable.
+        The caller's right to the project is for the caller of this to check. Raises InvalidRequest for what is no cursor of this project, and Unavailable.
         """
         self._listen()
         return await self._projects.follow(project, last_event_id, output=output)
 
     async def wait_for_end(self, command_id: UUID, timeout: float) -> Command | None:
-        """The command once it has ended; None when it takes longer, or too many wait already.
+        """The command once it has ended; None when that takes more than `timeout` seconds.
 
         A waiter holds neither a thread nor a connection.
         """
-        if self._end_waiters >= MAX_END_WAITERS:
-            return None
         self._listen()
-        self._end_waiters += 1
         try:
             async with asyncio.timeout(timeout):
                 return await self._commands.end_of(command_id)
         except TimeoutError:
             return None
-        finally:
-            self._end_waiters -= 1
 
     async def close(self) -> None:
         """Stop listening and reading; followers get nothing more."""
