@@ -1,1 +1,5 @@
 """Workspaces that are directories of this machine."""
+
+from common.adapters.workspace_local.transport import LocalTransport
+
+__all__ = ["LocalTransport"]
