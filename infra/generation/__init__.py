@@ -1,0 +1,1 @@
+"""From declarations to files: one module per kind of file, each a pure function to text."""
