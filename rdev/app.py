@@ -45,9 +45,7 @@ class App:
         chosen = named or api.server.project
         if chosen is not None:
             return chosen
-        names = [
-            project_name(p) for p in api.pages("/v1/projects", {}, limit=MOST_PROJECTS)
-        ]
+        names = [project_name(p) for p in api.pages("/v1/projects", {}, limit=MOST_PROJECTS)]
         if len(names) != 1:
             raise WrongUsage(_which_project(names))
         self.console.say(f"in {names[0]}, the only project")

@@ -69,16 +69,12 @@ class End:
 class Backlog:
     """The stored output of one command."""
 
-    def __init__(
-        self, api: Api, command: Command, *, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, api: Api, command: Command, *, clock: Clock | None = None) -> None:
         self._api = api
         self._command = command
         self._clock = clock or Clock()
 
-    def copy(
-        self, stream: str, write: Callable[[bytes], None], *, start: int = 0
-    ) -> End:
+    def copy(self, stream: str, write: Callable[[bytes], None], *, start: int = 0) -> End:
         """Everything that is stored of `stream` from byte `start` on; returns where it ended.
 
         Raises OutcomeUnknown when the connection cannot be kept up: the rest is missing.
@@ -89,9 +85,7 @@ class Backlog:
         while True:
             before = end.bytes
             try:
-                for piece in self._api.output(
-                    path, {"stream": stream, "offset": str(end.bytes)}
-                ):
+                for piece in self._api.output(path, {"stream": stream, "offset": str(end.bytes)}):
                     write(piece)
                     end.bytes += len(piece)
                     end.lines += piece.count(b"\n")

@@ -35,10 +35,7 @@ class ClaudeText:
         if message is None:
             if str(line).strip():
                 self._console.line(str(line))
-        elif (
-            message.get("type") == "assistant"
-            and message.get("parent_tool_use_id") is None
-        ):
+        elif message.get("type") == "assistant" and message.get("parent_tool_use_id") is None:
             self._assistant(message)
         elif message.get("type") == "result":
             self._result = message
@@ -97,8 +94,7 @@ def _tool(block: dict[str, Any]) -> str:
     shown = block.get("input")
     values = [str(v) for v in shown.values()] if isinstance(shown, dict) else []
     return clipped(
-        f"{printable(str(block.get('name')))}: {printable(' '.join(values))}",
-        _TOOL_INPUT_WIDTH,
+        f"{printable(str(block.get('name')))}: {printable(' '.join(values))}", _TOOL_INPUT_WIDTH
     )
 
 

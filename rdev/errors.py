@@ -28,11 +28,7 @@ class CliError(Exception):
     kind = "error"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        hint: str | None = None,
-        problem: dict[str, Any] | None = None,
+        self, message: str, *, hint: str | None = None, problem: dict[str, Any] | None = None
     ) -> None:
         super().__init__(message)
         self.hint = hint
@@ -87,9 +83,7 @@ class Interrupted(CliError):
 
     kind = "interrupted"
 
-    def __init__(
-        self, message: str, *, signal_number: int, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_codes.SIGNALLED + signal_number
 
@@ -110,11 +104,7 @@ class StreamBroken(Exception):
     """
 
     def __init__(
-        self,
-        reason: str,
-        *,
-        retry_after_s: float | None = None,
-        status: int | None = None,
+        self, reason: str, *, retry_after_s: float | None = None, status: int | None = None
     ) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s

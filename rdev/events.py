@@ -28,9 +28,7 @@ class CommandEvent:
 def sequence(event: sse.Event) -> int:
     """The event's number; raises ServerFault when it has none."""
     if not (event.id.isascii() and event.id.isdigit()):
-        raise ServerFault(
-            f"the stream sent an event with the id {event.id!r}, which is no number"
-        )
+        raise ServerFault(f"the stream sent an event with the id {event.id!r}, which is no number")
     return int(event.id)
 
 
@@ -58,9 +56,7 @@ def output_of(event: CommandEvent) -> tuple[str, bytes]:
             data = base64.b64decode(encoded, validate=True)
             return str(event.data.get("stream", "merged")), data
     except (UnicodeEncodeError, binascii.Error) as error:
-        raise ServerFault(
-            f"event {event.seq} holds output that cannot be decoded"
-        ) from error
+        raise ServerFault(f"event {event.seq} holds output that cannot be decoded") from error
     raise ServerFault(f"event {event.seq} is output without text and b64")
 
 
@@ -72,16 +68,12 @@ def offset_of(event: CommandEvent) -> int:
     return offset
 
 
-def output_event(
-    event: CommandEvent, stream: str, offset: int, data: bytes
-) -> CommandEvent:
+def output_event(event: CommandEvent, stream: str, offset: int, data: bytes) -> CommandEvent:
     """`event` with other bytes: a part of what it held, as b64 because a cut may tear a letter."""
     rest = {k: v for k, v in event.data.items() if k not in ("text", "b64")}
     encoded = base64.b64encode(data).decode("ascii")
     return CommandEvent(
-        event.seq,
-        event.type,
-        {**rest, "stream": stream, "offset": offset, "b64": encoded},
+        event.seq, event.type, {**rest, "stream": stream, "offset": offset, "b64": encoded}
     )
 
 
@@ -103,6 +95,4 @@ def agent_line(event: CommandEvent) -> Any:
         return None
     if "raw" in event.data:
         return event.data["raw"]
-    return {
-        name: value for name, value in event.data.items() if name not in ("seq", "at")
-    }
+    return {name: value for name, value in event.data.items() if name not in ("seq", "at")}

@@ -58,9 +58,7 @@ class Position:
     @property
     def is_past_lines(self) -> bool:
         """Whether claude's lines are at least where they were measured."""
-        return (
-            self._counts_lines and self._lines >= self._ends.get("stdout", End()).lines
-        )
+        return self._counts_lines and self._lines >= self._ends.get("stdout", End()).lines
 
 
 class UpTo:

@@ -80,9 +80,7 @@ class Follower:
         self._patience = patience or Patience()
         watcher = Watcher(self._admit, self._broken, self._resumed)
         path = f"/v1/streams/commands/{command_id}"
-        self._stream = ResumingStream(
-            api, path, watcher, clock=clock, patience=self._patience
-        )
+        self._stream = ResumingStream(api, path, watcher, clock=clock, patience=self._patience)
         self._seen = 0
         self._asked_again: set[int] = set()
         self._lost = 0
@@ -121,15 +119,11 @@ class Follower:
         """The stream has nothing more (204): the end was seen before, or its events are gone."""
         command = Command.parse(self._api.get(f"/v1/commands/{self._id}").json)
         if not command.ended:
-            raise self._unknown(
-                f"the stream of {self._id} ended, but it is still {command.state}"
-            )
+            raise self._unknown(f"the stream of {self._id} ended, but it is still {command.state}")
         return command
 
     def _unknown(self, message: str) -> OutcomeUnknown:
-        return OutcomeUnknown(
-            message, hint=f"it may still run: `rdev logs -f {self._id}`"
-        )
+        return OutcomeUnknown(message, hint=f"it may still run: `rdev logs -f {self._id}`")
 
     def _admit(self, event: sse.Event) -> bool:
         if event.type == "gap":
@@ -159,9 +153,7 @@ class Follower:
 
     def _lose(self, first: int, last: int) -> None:
         self._lost += last - first + 1
-        self._console.warn(
-            f"events {first} to {last} of {self._id} are lost: output is missing"
-        )
+        self._console.warn(f"events {first} to {last} of {self._id} are lost: output is missing")
 
     def _broken(self, reason: str) -> None:
         self._lost_before_outage = self._lost
@@ -174,9 +166,7 @@ class Follower:
     def _announce(self, event: CommandEvent) -> None:
         if event.type == "truncated":
             stream, size = event.data.get("stream"), event.data.get("bytes")
-            self._console.warn(
-                f"{stream} was cut at the output limit ({size} bytes kept)"
-            )
+            self._console.warn(f"{stream} was cut at the output limit ({size} bytes kept)")
         elif event.type == "warning":
             text = event.data.get("message") or event.data.get("detail") or event.data
             self._console.say(f"warning: {printable(str(text))}")

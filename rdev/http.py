@@ -20,14 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from rdev import problems
-from rdev.errors import (
-    CliError,
-    NotAllowed,
-    ServerFault,
-    StreamBroken,
-    StreamEnded,
-    Unreachable,
-)
+from rdev.errors import CliError, NotAllowed, ServerFault, StreamBroken, StreamEnded, Unreachable
 from rdev.retry import FIRST_CONTACT_S, REQUEST_S, Backoff, Clock
 from rdev.settings import Server
 
@@ -57,9 +50,7 @@ class Answer:
         try:
             return json.loads(self.body) if self.body else None
         except ValueError as error:
-            raise ServerFault(
-                "the server's answer is not JSON; is this an rdev server?"
-            ) from error
+            raise ServerFault("the server's answer is not JSON; is this an rdev server?") from error
 
     @property
     def object(self) -> dict[str, Any]:
@@ -123,9 +114,7 @@ class Api:
         """POST to something that is harmless to ask twice (cancel)."""
         return self._request("POST", path, content=_encoded(body))
 
-    def create(
-        self, path: str, body: Mapping[str, Any] | None, *, starting: bool
-    ) -> Answer:
+    def create(self, path: str, body: Mapping[str, Any] | None, *, starting: bool) -> Answer:
         """POST that creates; one Idempotency-Key for all repetitions, so it happens once.
 
         `starting`: what is created is a command, so a refusal is a `Refused`.
@@ -135,9 +124,7 @@ class Api:
             "POST", path, content=_encoded(body), headers=headers, starting=starting
         )
 
-    def pages(
-        self, path: str, params: Mapping[str, str], *, limit: int
-    ) -> Iterator[Any]:
+    def pages(self, path: str, params: Mapping[str, str], *, limit: int) -> Iterator[Any]:
         """Up to `limit` items of a list, page by page."""
         asked, left = dict(params), limit
         if limit <= PAGE_ITEMS:
@@ -167,11 +154,7 @@ class Api:
         gone_is_done: bool = False,
     ) -> Answer:
         request = self._client.build_request(
-            method,
-            path,
-            params=params,
-            content=content,
-            headers=_headers(content, headers),
+            method, path, params=params, content=content, headers=_headers(content, headers)
         )
         first_s = min(FIRST_CONTACT_S, self._bound_s)
         backoff = Backoff(self._clock, self._bound_s if self._answered else first_s)
@@ -187,15 +170,9 @@ class Api:
                 backoff.bound_s, self._answered = self._bound_s, True
                 if 200 <= answer.status < 300:
                     return answer
-                if (
-                    answer_lost
-                    and gone_is_done
-                    and answer.status == httpx.codes.NOT_FOUND
-                ):
+                if answer_lost and gone_is_done and answer.status == httpx.codes.NOT_FOUND:
                     return answer
-                failure = problems.of_response(
-                    answer.status, answer.body, starting=starting
-                )
+                failure = problems.of_response(answer.status, answer.body, starting=starting)
                 if not problems.may_be_repeated(answer.status, answer.body):
                     raise failure
                 asked_s = problems.retry_after_s(answer.headers.get("retry-after"))
@@ -205,15 +182,11 @@ class Api:
         delay = backoff.next_delay(asked_s)
         if delay is None:
             raise failure
-        self._tell(
-            f"{failure}; trying again, for at most {max(backoff.remaining_s, 0):.0f} s more"
-        )
+        self._tell(f"{failure}; trying again, for at most {max(backoff.remaining_s, 0):.0f} s more")
         self._clock.pause(delay)
 
     @contextmanager
-    def stream(
-        self, path: str, last_id: str, *, idle_s: float
-    ) -> Iterator[Iterator[bytes]]:
+    def stream(self, path: str, last_id: str, *, idle_s: float) -> Iterator[Iterator[bytes]]:
         """Open an event stream after `last_id` and read its bytes as they come.
 
         `idle_s` without a byte, heartbeats included, means that the connection is dead.
@@ -225,9 +198,7 @@ class Api:
             headers["Last-Event-ID"] = last_id
         timeout = httpx.Timeout(CONNECT_S, read=idle_s)
         try:
-            with self._client.stream(
-                "GET", path, headers=headers, timeout=timeout
-            ) as response:
+            with self._client.stream("GET", path, headers=headers, timeout=timeout) as response:
                 self._answered = True
                 _require_event_stream(response)
                 yield response.iter_raw()
@@ -242,9 +213,7 @@ class Api:
         """
         headers = {"Accept": "text/plain, */*", "Accept-Encoding": "identity"}
         try:
-            with self._client.stream(
-                "GET", path, params=params, headers=headers
-            ) as response:
+            with self._client.stream("GET", path, params=params, headers=headers) as response:
                 self._answered = True
                 if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                     return
@@ -291,9 +260,7 @@ def _client(server: Server, key: str | None) -> httpx.Client:
 
 
 def _encoded(body: Mapping[str, Any] | None) -> bytes | None:
-    return (
-        None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8")
-    )
+    return None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8")
 
 
 def _headers(content: bytes | None, more: Mapping[str, str] | None) -> dict[str, str]:
@@ -312,9 +279,7 @@ def _require_event_stream(response: httpx.Response) -> None:
         _refuse(response)
     kind = response.headers.get("content-type", "").partition(";")[0].strip()
     if kind != "text/event-stream":
-        raise ServerFault(
-            f"the stream answered {kind or 'nothing'}; is this an rdev server?"
-        )
+        raise ServerFault(f"the stream answered {kind or 'nothing'}; is this an rdev server?")
 
 
 def _refuse(response: httpx.Response) -> None:

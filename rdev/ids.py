@@ -36,9 +36,7 @@ def key_id(api: Api, text: str) -> str:
 def _resolve(api: Api, path: str, kind: str, text: str) -> str:
     wanted = text if text.startswith(f"{kind}_") else f"{kind}_{text}"
     if not re.fullmatch(rf"{kind}_[0-9A-Za-z-]+", wanted):
-        raise WrongUsage(
-            f"{printable(text)!r} is not an id or the beginning of one ({kind}_…)"
-        )
+        raise WrongUsage(f"{printable(text)!r} is not an id or the beginning of one ({kind}_…)")
     if len(wanted) >= len(kind) + 1 + _DIGITS:
         return wanted
     found = _matches(api, path, wanted)
@@ -73,6 +71,4 @@ def _none_or_many(wanted: str, found: list[str]) -> str:
 def _hint(path: str, found: list[str]) -> str:
     if found:
         return "type a few characters more"
-    return (
-        "`rdev keys ls` lists them" if path.endswith("keys") else "`rdev ps` lists them"
-    )
+    return "`rdev keys ls` lists them" if path.endswith("keys") else "`rdev ps` lists them"

@@ -81,9 +81,7 @@ class Interrupts:
         self._count = 0
         # SimpleQueue.put may be called from a signal handler (its documentation says so).
         self._steps: queue.SimpleQueue[_Step] = queue.SimpleQueue()
-        self._thread = threading.Thread(
-            target=self._work, name="interrupts", daemon=True
-        )
+        self._thread = threading.Thread(target=self._work, name="interrupts", daemon=True)
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -116,9 +114,7 @@ class Interrupts:
         if step is _Step.LEAVE:
             command_id = self._target.command_id
             raise Interrupted(
-                f"left {command_id} running"
-                if self._count == 1
-                else f"left {command_id}",
+                f"left {command_id} running" if self._count == 1 else f"left {command_id}",
                 signal_number=number,
                 hint=how_to_come_back(command_id),
             )
@@ -128,9 +124,7 @@ class Interrupts:
         while (step := self._steps.get()) is not _Step.STOP:
             if step is _Step.TELL:
                 come_back = how_to_come_back(self._target.command_id)
-                self._console.warn(
-                    f"still running: {come_back}; Ctrl-C again cancels it"
-                )
+                self._console.warn(f"still running: {come_back}; Ctrl-C again cancels it")
             else:
                 self._cancel()
 
@@ -140,6 +134,5 @@ class Interrupts:
             self._target.cancel()
         except CliError as error:
             self._console.error(
-                f"could not cancel: {error}",
-                f"try `rdev cancel {self._target.command_id}`",
+                f"could not cancel: {error}", f"try `rdev cancel {self._target.command_id}`"
             )

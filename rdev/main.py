@@ -32,10 +32,7 @@ from rdev.commands.whoami import whoami
 from rdev.verb import Root
 
 
-@click.group(
-    cls=Root,
-    help="Run claude, shell and git commands in long-lived project workspaces.",
-)
+@click.group(cls=Root, help="Run claude, shell and git commands in long-lived project workspaces.")
 @click.version_option(package_name="rdev", message="rdev %(version)s")
 def cli() -> None:
     """The verbs below do the work."""
@@ -53,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     app = App.from_environment()
     try:
-        return int(
-            cli.main(argv, prog_name="rdev", standalone_mode=False, obj=app) or 0
-        )
+        return int(cli.main(argv, prog_name="rdev", standalone_mode=False, obj=app) or 0)
     except click.UsageError as error:
         error.show()
         return exit_codes.USAGE

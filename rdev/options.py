@@ -19,9 +19,7 @@ class Duration(click.ParamType[int]):
 
     name = "duration"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Seconds as a number; a usage error for anything else."""
         if isinstance(value, int):
             return value
@@ -36,9 +34,7 @@ class Text(click.ParamType[str]):
 
     name = "text"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text itself; a usage error when it is not UTF-8 or holds a NUL."""
         try:
             return require_utf8(value)
@@ -118,10 +114,7 @@ def interrupt_option(function: F) -> F:
 def detach_option(function: F) -> F:
     """`-d`: do not follow."""
     return click.option(
-        "-d",
-        "--detach",
-        is_flag=True,
-        help="Print the id and return; the command runs on.",
+        "-d", "--detach", is_flag=True, help="Print the id and return; the command runs on."
     )(function)
 
 
@@ -143,31 +136,20 @@ def submit_options(function: F) -> F:
         project_option,
         detach_option,
         environment_option,
-        click.option(
-            "--cwd", type=TEXT, metavar="DIR", help="Folder inside the workspace."
-        ),
+        click.option("--cwd", type=TEXT, metavar="DIR", help="Folder inside the workspace."),
         click.option(
             "--priority",
             type=click.Choice(["low", "normal", "high", "urgent"]),
             help="Place among the waiting commands.  [default: normal]",
         ),
         click.option(
-            "--timeout",
-            "run_s",
-            type=DURATION,
-            help="Longest time to run, such as 90 or 5m.",
+            "--timeout", "run_s", type=DURATION, help="Longest time to run, such as 90 or 5m."
         ),
         click.option(
-            "--idle-timeout",
-            "idle_s",
-            type=DURATION,
-            help="Longest time without any output.",
+            "--idle-timeout", "idle_s", type=DURATION, help="Longest time without any output."
         ),
         click.option(
-            "--queue-timeout",
-            "queue_s",
-            type=DURATION,
-            help="Longest time to wait for a start.",
+            "--queue-timeout", "queue_s", type=DURATION, help="Longest time to wait for a start."
         ),
         click.option(
             "--if-busy",

@@ -34,9 +34,7 @@ class Console:
     in order, also on a descriptor that another program has made non-blocking.
     """
 
-    def __init__(
-        self, environ: Mapping[str, str], *, out: int = STDOUT, err: int = STDERR
-    ) -> None:
+    def __init__(self, environ: Mapping[str, str], *, out: int = STDOUT, err: int = STDERR) -> None:
         self._out = out
         self._err = err
         self.out_is_terminal = _is_terminal(out)
@@ -71,9 +69,7 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Something that must be known, terminal or not."""
-        self._note(
-            self._styled(f"rdev: {text}", "yellow", terminal=self.err_is_terminal)
-        )
+        self._note(self._styled(f"rdev: {text}", "yellow", terminal=self.err_is_terminal))
 
     def error(self, text: str, hint: str | None = None) -> None:
         """Why rdev ends without the outcome that was asked for, and what to do next."""
@@ -95,9 +91,7 @@ class Console:
             start = "\n" if self._mid_line and self.err_is_terminal else ""
             self._mid_line = False
             try:
-                _write_all(
-                    self._err, f"{start}{text}\n".encode("utf-8", errors="replace")
-                )
+                _write_all(self._err, f"{start}{text}\n".encode("utf-8", errors="replace"))
             except ReaderGone:
                 # Nobody listens on standard error: there is no place left to say so, and the
                 # exit code still tells how it ended.

@@ -10,14 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rdev.errors import (
-    CliError,
-    NotAllowed,
-    Refused,
-    ServerFault,
-    Unreachable,
-    WrongUsage,
-)
+from rdev.errors import CliError, NotAllowed, Refused, ServerFault, Unreachable, WrongUsage
 from rdev.text import printable
 
 _HINTS: Final[Mapping[str, str]] = {
@@ -38,9 +31,7 @@ def of_response(status: int, body: bytes, *, starting: bool) -> CliError:
     problem = parse_problem(body)
     code = str(problem.get("code", "")) if problem else ""
     message = _sentence(status, problem)
-    return _kind(status, starting=starting)(
-        message, hint=_HINTS.get(code), problem=problem
-    )
+    return _kind(status, starting=starting)(message, hint=_HINTS.get(code), problem=problem)
 
 
 def _kind(status: int, *, starting: bool) -> type[CliError]:
@@ -56,14 +47,8 @@ def _kind(status: int, *, starting: bool) -> type[CliError]:
 def _sentence(status: int, problem: dict[str, Any] | None) -> str:
     if problem is None:
         return f"the server answered HTTP {status} without saying why"
-    text = printable(
-        str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
-    )
-    fields = [
-        _field(error)
-        for error in _list(problem.get("errors"))
-        if isinstance(error, dict)
-    ]
+    text = printable(str(problem.get("detail") or problem.get("title") or f"HTTP {status}"))
+    fields = [_field(error) for error in _list(problem.get("errors")) if isinstance(error, dict)]
     if fields:
         text = f"{text}: {'; '.join(fields)}" if len(fields) > 1 else fields[0]
     request = problem.get("request_id")
@@ -75,9 +60,7 @@ def _list(value: object) -> list[Any]:
 
 
 def _field(error: dict[str, Any]) -> str:
-    return printable(
-        f"{error.get('field', '?')}: {error.get('message') or error.get('code')}"
-    )
+    return printable(f"{error.get('field', '?')}: {error.get('message') or error.get('code')}")
 
 
 def parse_problem(body: bytes) -> dict[str, Any] | None:
@@ -86,11 +69,7 @@ def parse_problem(body: bytes) -> dict[str, Any] | None:
         value = json.loads(body)
     except ValueError:
         return None
-    return (
-        value
-        if isinstance(value, dict) and ("code" in value or "title" in value)
-        else None
-    )
+    return value if isinstance(value, dict) and ("code" in value or "title" in value) else None
 
 
 def may_be_repeated(status: int, body: bytes) -> bool:

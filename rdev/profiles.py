@@ -60,11 +60,7 @@ class ProfileStore:
     def put(self, profile: Profile) -> None:
         """Add or replace `profile` and make it the current one."""
         content = self._read()
-        entry = {
-            "url": profile.url,
-            "api_key": profile.api_key,
-            "project": profile.project,
-        }
+        entry = {"url": profile.url, "api_key": profile.api_key, "project": profile.project}
         profiles = {**content.get("profiles", {}), profile.name: entry}
         self._write({"current": profile.name, "profiles": profiles})
 

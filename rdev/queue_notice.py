@@ -46,9 +46,7 @@ class QueueNotice:
         self._first_after_s = first_after_s
         self._started = threading.Event()
         self._said = ""
-        self._thread = threading.Thread(
-            target=self._watch, name="queue-notice", daemon=True
-        )
+        self._thread = threading.Thread(target=self._watch, name="queue-notice", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -90,18 +88,14 @@ class QueueNotice:
             try:
                 self._tell()
             except CliError as error:
-                self._console.say(
-                    f"still queued, and its place cannot be told: {error}"
-                )
+                self._console.say(f"still queued, and its place cannot be told: {error}")
                 return
 
     def _tell(self) -> None:
         command = Command.parse(self._api.get(f"/v1/commands/{self._id}").json)
         if command.state not in WAITING:
             return
-        project = self._api.get(
-            f"/v1/projects/{quote(command.project, safe='')}"
-        ).object
+        project = self._api.get(f"/v1/projects/{quote(command.project, safe='')}").object
         text = why_waiting(command, project)
         if text != self._said and not self._started.is_set():
             self._said = text

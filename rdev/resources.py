@@ -30,13 +30,9 @@ class Command:
     @classmethod
     def parse(cls, value: Any) -> Command:
         """Raises ServerFault for anything that is not a command."""
-        if isinstance(value, dict) and all(
-            isinstance(value.get(f), str) for f in _REQUIRED
-        ):
+        if isinstance(value, dict) and all(isinstance(value.get(f), str) for f in _REQUIRED):
             return cls(value)
-        raise ServerFault(
-            "the server's answer is not a command; is this an rdev server?"
-        )
+        raise ServerFault("the server's answer is not a command; is this an rdev server?")
 
     @property
     def id(self) -> str:

@@ -19,9 +19,7 @@ from rdev.errors import NotAllowed, Unreachable, WrongUsage
 from rdev.profiles import ProfileStore
 
 HOME_FOLDER = ".rdev"
-HOW_TO_START = (
-    "start one with `rdev up`, or set RDEV_URL and RDEV_API_KEY, or run `rdev login`"
-)
+HOW_TO_START = "start one with `rdev up`, or set RDEV_URL and RDEV_API_KEY, or run `rdev login`"
 
 
 @dataclass(frozen=True, slots=True)

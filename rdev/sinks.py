@@ -35,9 +35,7 @@ class Bytes:
     def _agent(self, line: Any) -> None:
         if line is None:
             return
-        text = (
-            line if isinstance(line, str) else json.dumps(line, separators=(",", ":"))
-        )
+        text = line if isinstance(line, str) else json.dumps(line, separators=(",", ":"))
         self._console.remote("stdout", text.rstrip("\n").encode() + b"\n")
 
     def done(self, command: Command) -> None:

@@ -115,9 +115,7 @@ class Parser:
             self._type = value
         elif name == "id" and "\0" not in value:
             self._id = value
-        elif (
-            name == "retry" and value.isascii() and value.isdigit() and len(value) <= 9
-        ):
+        elif name == "retry" and value.isascii() and value.isdigit() and len(value) <= 9:
             # Nine digits are eleven days; int() refuses absurd lengths, and so do we.
             return Retry(int(value))
         return None

@@ -101,9 +101,7 @@ class ResumingStream:
     def _one_connection(self) -> Generator[sse.Event]:
         parser = sse.Parser()
         self._comments, self._last_comment, self._is_alive = 0, "", False
-        with self._api.stream(
-            self._path, self._last_id, idle_s=self._patience.idle_s
-        ) as chunks:
+        with self._api.stream(self._path, self._last_id, idle_s=self._patience.idle_s) as chunks:
             for chunk in chunks:
                 for item in _parsed(parser, chunk):
                     if not isinstance(item, sse.Event):
@@ -150,9 +148,7 @@ class ResumingStream:
         self._clock.pause(delay)
 
 
-def _parsed(
-    parser: sse.Parser, chunk: bytes
-) -> list[sse.Event | sse.Comment | sse.Retry]:
+def _parsed(parser: sse.Parser, chunk: bytes) -> list[sse.Event | sse.Comment | sse.Retry]:
     try:
         return parser.feed(chunk)
     except sse.EventTooLong as error:

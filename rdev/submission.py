@@ -48,10 +48,7 @@ class Wishes:
             "cwd": self.cwd,
             "priority": self.priority,
             "if_busy": self.if_busy,
-            "timeouts": {
-                name: value for name, value in times.items() if value is not None
-            }
-            or None,
+            "timeouts": {name: value for name, value in times.items() if value is not None} or None,
             "env": dict(self.environment) or None,
             "labels": dict(self.labels) or None,
         }
@@ -107,9 +104,7 @@ def see_through(app: App, api: Api, command: Command, showing: Showing) -> int:
 
 def cancel(api: Api, command_id: str, mode: str = "graceful") -> Command:
     """Ask for the command to be cancelled; asking twice, or too late, is no error."""
-    return Command.parse(
-        api.post(f"/v1/commands/{command_id}/cancel", {"mode": mode}).json
-    )
+    return Command.parse(api.post(f"/v1/commands/{command_id}/cancel", {"mode": mode}).json)
 
 
 def _follow(api: Api, command: Command, console: Console, mode: str) -> int:
@@ -153,9 +148,7 @@ def explain(console: Console, command: Command) -> None:
     elif command.state == "cancelled":
         console.warn(f"{command.id} was cancelled ({reason}){more}")
     elif command.state == "lost":
-        console.warn(
-            f"{command.id} is lost ({reason}): nobody knows how it ended{more}"
-        )
+        console.warn(f"{command.id} is lost ({reason}): nobody knows how it ended{more}")
     elif command.state == "failed" and reason == "signalled":
         console.say(f"{command.id} was ended by signal {command.outcome.get('signal')}")
     elif command.state == "failed" and reason != "exit_nonzero":

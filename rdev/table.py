@@ -39,6 +39,4 @@ def _line(
     style: Callable[[int, str], str] = lambda _column, text: text,
 ) -> str:
     padded = [cell.ljust(widths[i]) for i, cell in enumerate(cells[:-1])]
-    return _GAP.join(
-        style(i, cell) for i, cell in enumerate([*padded, cells[-1]])
-    ).rstrip()
+    return _GAP.join(style(i, cell) for i, cell in enumerate([*padded, cells[-1]])).rstrip()

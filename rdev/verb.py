@@ -23,9 +23,7 @@ class Verb(click.Command):
     """A command with examples that work as pasted."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
-        kwargs.setdefault("context_settings", {}).setdefault(
-            "help_option_names", ["-h", "--help"]
-        )
+        kwargs.setdefault("context_settings", {}).setdefault("help_option_names", ["-h", "--help"])
         # In the list of verbs the whole sentence, not the 45 characters that click cuts it to.
         kwargs.setdefault("short_help", kwargs.get("help"))
         super().__init__(*args, **kwargs)
@@ -61,9 +59,7 @@ class Verbs(click.Group):
     command_class = Verb
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("context_settings", {}).setdefault(
-            "help_option_names", ["-h", "--help"]
-        )
+        kwargs.setdefault("context_settings", {}).setdefault("help_option_names", ["-h", "--help"])
         kwargs.setdefault("short_help", kwargs.get("help"))
         super().__init__(*args, **kwargs)
 
@@ -90,9 +86,7 @@ class Root(Verbs):
 Verbs.group_class = Verbs
 
 
-def _write_help(
-    command: click.Command, ctx: click.Context, formatter: click.HelpFormatter
-) -> None:
+def _write_help(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
     formatter.write(f"{command.help}\n\n")
     command.format_usage(ctx, formatter)
     command.format_options(ctx, formatter)

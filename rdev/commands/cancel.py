@@ -13,10 +13,7 @@ from rdev.verb import Verb
 @click.command(
     cls=Verb,
     help="Cancel commands, whether they wait or run.",
-    examples=(
-        "rdev cancel $(rdev ps -q -n 1)",
-        "rdev cancel --force $(rdev ps -q -n 1)",
-    ),
+    examples=("rdev cancel $(rdev ps -q -n 1)", "rdev cancel --force $(rdev ps -q -n 1)"),
 )
 @click.option("--force", is_flag=True, help="Kill at once, without time to clean up.")
 @output_option(("text", "json", "jsonl"))

@@ -27,71 +27,35 @@ _MODES = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "pla
 
 def _claude_options(function: F) -> F:
     options: list[Decorator[Any]] = [
-        click.option(
-            "--session", type=TEXT, metavar="ID", help="Go on with this session."
-        ),
-        click.option(
-            "--continue", "resume", is_flag=True, help="Go on with the latest session."
-        ),
-        click.option(
-            "--fork", is_flag=True, help="Leave that session as it is; go on in a copy."
-        ),
+        click.option("--session", type=TEXT, metavar="ID", help="Go on with this session."),
+        click.option("--continue", "resume", is_flag=True, help="Go on with the latest session."),
+        click.option("--fork", is_flag=True, help="Leave that session as it is; go on in a copy."),
         click.option(
             "--if-session-busy",
             type=click.Choice(["queue", "reject", "fork"]),
             help="When the session is in use: wait, be refused, or fork.  [default: queue]",
         ),
         click.option("--model", type=TEXT, help="Model."),
+        click.option("--fallback-model", type=TEXT, help="Model for when the first is overloaded."),
+        click.option("--effort", type=TEXT, help="How hard to think, such as low or high."),
         click.option(
-            "--fallback-model",
-            type=TEXT,
-            help="Model for when the first is overloaded.",
+            "--permission-mode", type=click.Choice(_MODES), help="What claude may do unasked."
         ),
         click.option(
-            "--effort", type=TEXT, help="How hard to think, such as low or high."
+            "--allowed-tool", "allowed_tools", type=TEXT, multiple=True, help="Tool to allow."
         ),
         click.option(
-            "--permission-mode",
-            type=click.Choice(_MODES),
-            help="What claude may do unasked.",
+            "--disallowed-tool", "disallowed_tools", type=TEXT, multiple=True, help="Tool to deny."
         ),
-        click.option(
-            "--allowed-tool",
-            "allowed_tools",
-            type=TEXT,
-            multiple=True,
-            help="Tool to allow.",
-        ),
-        click.option(
-            "--disallowed-tool",
-            "disallowed_tools",
-            type=TEXT,
-            multiple=True,
-            help="Tool to deny.",
-        ),
-        click.option(
-            "--append-system-prompt", type=TEXT, help="Text behind the system prompt."
-        ),
+        click.option("--append-system-prompt", type=TEXT, help="Text behind the system prompt."),
         click.option("--max-turns", type=click.IntRange(min=1), help="Most turns."),
         click.option(
-            "--max-budget-usd",
-            type=click.FloatRange(min=0, min_open=True),
-            help="Most cost.",
+            "--max-budget-usd", type=click.FloatRange(min=0, min_open=True), help="Most cost."
         ),
-        click.option(
-            "--json-schema", type=TEXT, help="Schema of the answer: JSON, or @FILE."
-        ),
-        click.option(
-            "--mcp-servers", type=TEXT, help="MCP servers by name: JSON, or @FILE."
-        ),
-        click.option(
-            "--require-mcp",
-            is_flag=True,
-            help="Fail when an MCP server does not start.",
-        ),
-        click.option(
-            "--partial-messages", is_flag=True, help="Stream messages as they grow."
-        ),
+        click.option("--json-schema", type=TEXT, help="Schema of the answer: JSON, or @FILE."),
+        click.option("--mcp-servers", type=TEXT, help="MCP servers by name: JSON, or @FILE."),
+        click.option("--require-mcp", is_flag=True, help="Fail when an MCP server does not start."),
+        click.option("--partial-messages", is_flag=True, help="Stream messages as they grow."),
     ]
     for option in reversed(options):
         function = option(function)
@@ -112,10 +76,7 @@ def _claude_options(function: F) -> F:
 @click.pass_obj
 def claude(app: App, /, prompt: str | None, **values: Any) -> int:
     common = {name: values.pop(name) for name in Wishes.__dataclass_fields__}
-    session = {
-        name: values.pop(name)
-        for name in ("session", "resume", "fork", "if_session_busy")
-    }
+    session = {name: values.pop(name) for name in ("session", "resume", "fork", "if_session_busy")}
     wishes = Wishes(**common)
     text = _prompt(prompt)
     options = _options(values)
@@ -151,17 +112,13 @@ def _options(values: dict[str, Any]) -> dict[str, Any]:
             values[name] = _json(name, values[name])
     for name in ("allowed_tools", "disallowed_tools"):
         values[name] = list(values[name])
-    return {
-        name: value for name, value in values.items() if value not in (None, [], False)
-    }
+    return {name: value for name, value in values.items() if value not in (None, [], False)}
 
 
 def _json(name: str, text: str) -> dict[str, Any]:
     option = f"--{name.replace('_', '-')}"
     try:
-        content = (
-            Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
-        )
+        content = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
         value = json.loads(content)
     except (OSError, ValueError) as error:
         raise WrongUsage(f"{option}: {error}") from error
@@ -183,9 +140,7 @@ def _session(
         raise WrongUsage("use either --session or --continue")
     if session is None and not resume:
         if fork or if_session_busy:
-            raise WrongUsage(
-                "--fork and --if-session-busy need --session or --continue"
-            )
+            raise WrongUsage("--fork and --if-session-busy need --session or --continue")
         return None
     chosen = session or _latest_session(api, project)
     busy = {"if_busy": if_session_busy} if if_session_busy else {}

@@ -22,8 +22,4 @@ from rdev.verb import Verb
 @click.argument("args", nargs=-1, required=True, type=TEXT, metavar="[--] ARG…")
 @click.pass_obj
 def git(app: App, /, args: tuple[str, ...], **wishes: Any) -> int:
-    return submit(
-        app,
-        Wishes(**wishes),
-        {"kind": "git", "args": list(args), "streams": "separate"},
-    )
+    return submit(app, Wishes(**wishes), {"kind": "git", "args": list(args), "streams": "separate"})

@@ -58,16 +58,9 @@ def keys() -> None:
     ),
 )
 @click.option(
-    "--scope",
-    "scopes",
-    type=TEXT,
-    multiple=True,
-    required=True,
-    help="A right; repeat for more.",
+    "--scope", "scopes", type=TEXT, multiple=True, required=True, help="A right; repeat for more."
 )
-@click.option(
-    "--project", "projects", type=TEXT, multiple=True, help="Only in this project."
-)
+@click.option("--project", "projects", type=TEXT, multiple=True, help="Only in this project.")
 @click.option(
     "--allowed-ip",
     "allowed_ips",
@@ -76,19 +69,13 @@ def keys() -> None:
     help="Only from there, such as 10.0.0.0/8.",
 )
 @click.option("--expires-in", type=DURATION, help="How long it works, such as 30d.")
-@click.option(
-    "--rate-limit", type=Rate(), help="Most requests in a time, such as 100/1m."
-)
-@click.option(
-    "--max-concurrent", type=click.IntRange(min=1), help="Most commands at once."
-)
+@click.option("--rate-limit", type=Rate(), help="Most requests in a time, such as 100/1m.")
+@click.option("--max-concurrent", type=click.IntRange(min=1), help="Most commands at once.")
 @output_option(("text", "json", "jsonl"))
 @click.argument("name", type=TEXT, metavar="NAME")
 @click.pass_obj
 def create(app: App, /, mode: str, expires_in: int | None, **values: Any) -> int:
-    body = {
-        name: _plain(value) for name, value in values.items() if value not in (None, ())
-    }
+    body = {name: _plain(value) for name, value in values.items() if value not in (None, ())}
     if expires_in is not None:
         expiry = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=expires_in)
         body["expires_at"] = expiry.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -23,12 +23,8 @@ from rdev.verb import Verb
         "rdev login --url http://127.0.0.1:8080 --profile laptop --project demo < .rdev/admin.key",
     ),
 )
-@click.option(
-    "--url", type=TEXT, required=True, help="The server, such as https://rdev.example."
-)
-@click.option(
-    "--profile", type=TEXT, default="default", show_default=True, help="A name for it."
-)
+@click.option("--url", type=TEXT, required=True, help="The server, such as https://rdev.example.")
+@click.option("--profile", type=TEXT, default="default", show_default=True, help="A name for it.")
 @click.option("--project", type=TEXT, help="The project to use when none is named.")
 @click.pass_obj
 def login(app: App, /, url: str, profile: str, project: str | None) -> int:
@@ -37,9 +33,7 @@ def login(app: App, /, url: str, profile: str, project: str | None) -> int:
 
     address = checked_url(url, "--url")
     key = _ask_for_key()
-    with Api(
-        Server(address, "--url", key, "the given key"), tell=app.console.say
-    ) as api:
+    with Api(Server(address, "--url", key, "the given key"), tell=app.console.say) as api:
         api.get("/v1/projects")
     store = app.settings.profiles
     store.put(Profile(profile, address, key, project))

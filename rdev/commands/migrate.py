@@ -20,9 +20,7 @@ from rdev.verb import Verb
     ),
 )
 @click.option(
-    "--admin-key-file",
-    metavar="PATH",
-    help="Make sure that the admin key in this file exists.",
+    "--admin-key-file", metavar="PATH", help="Make sure that the admin key in this file exists."
 )
 @click.pass_obj
 def migrate(app: App, /, admin_key_file: str | None) -> int:

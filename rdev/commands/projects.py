@@ -17,14 +17,7 @@ from rdev.verb import Verbs
 if TYPE_CHECKING:
     from rdev.output import Console
 
-_FIELDS = (
-    "phase",
-    "workspace",
-    "running",
-    "queued",
-    "max_concurrent_commands",
-    "paused",
-)
+_FIELDS = ("phase", "workspace", "running", "queued", "max_concurrent_commands", "paused")
 
 
 @click.group(cls=Verbs, help="List projects, or show one.")
@@ -72,9 +65,7 @@ def show(app: App, /, name: str, mode: str) -> int:
 
 def _print_table(console: Console, items: list[Any]) -> None:
     if not items:
-        console.say(
-            "no project; in a local rdev, a folder in $RDEV_HOME/workspaces is one"
-        )
+        console.say("no project; in a local rdev, a folder in $RDEV_HOME/workspaces is one")
         return
     rows = [
         (
@@ -87,24 +78,17 @@ def _print_table(console: Console, items: list[Any]) -> None:
         for item in items
     ]
     width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    for line in render(
-        ("NAME", "PHASE", "RUNNING", "QUEUED", "DESCRIPTION"), rows, width=width
-    ):
+    for line in render(("NAME", "PHASE", "RUNNING", "QUEUED", "DESCRIPTION"), rows, width=width):
         console.line(line)
 
 
 def _print_project(console: Console, project: dict[str, Any]) -> None:
-    rows = [
-        ("name", project_name(project)),
-        ("description", _text(project.get("description"))),
-    ]
+    rows = [("name", project_name(project)), ("description", _text(project.get("description")))]
     rows += [(name.replace("_", " "), _text(project.get(name))) for name in _FIELDS]
     allowed = project.get("allowed_commands")
     rows.append(("allowed commands", " ".join(map(str, allowed)) if allowed else "all"))
     issues = project.get("issues")
-    rows += [
-        ("issue", str(issue)) for issue in (issues if isinstance(issues, list) else [])
-    ]
+    rows += [("issue", str(issue)) for issue in (issues if isinstance(issues, list) else [])]
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         console.line(f"{name.ljust(width)}  {printable(value)}")

@@ -36,38 +36,21 @@ _HEADERS = ("ID", "STATE", "PROJECT", "KIND", "AGE", "SUMMARY")
     examples=("rdev ps -p demo", "rdev ps --state running -o jsonl"),
 )
 @project_option
+@click.option("-A", "--all-projects", is_flag=True, help="All projects that the key may see.")
+@click.option("--state", type=click.Choice(_STATES), help="Only commands in this state.")
+@click.option("--kind", type=click.Choice(["claude", "shell", "git"]), help="Only this kind.")
+@click.option("--label", type=LABEL, metavar="NAME=VALUE", help="Only commands with this label.")
 @click.option(
-    "-A", "--all-projects", is_flag=True, help="All projects that the key may see."
-)
-@click.option(
-    "--state", type=click.Choice(_STATES), help="Only commands in this state."
-)
-@click.option(
-    "--kind", type=click.Choice(["claude", "shell", "git"]), help="Only this kind."
-)
-@click.option(
-    "--label", type=LABEL, metavar="NAME=VALUE", help="Only commands with this label."
-)
-@click.option(
-    "-n",
-    "count",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="How many.",
+    "-n", "count", type=click.IntRange(min=1), default=20, show_default=True, help="How many."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
 @output_option(("text", "json", "jsonl"))
 @click.pass_obj
-def ps(
-    app: App, /, count: int, quiet: bool, all_projects: bool, mode: str, **filters: Any
-) -> int:
+def ps(app: App, /, count: int, quiet: bool, all_projects: bool, mode: str, **filters: Any) -> int:
     with app.connect() as api:
         project = filters["project"] or (None if all_projects else api.server.project)
         asked = _query(project, filters)
-        commands = [
-            Command.parse(c) for c in api.pages("/v1/commands", asked, limit=count)
-        ]
+        commands = [Command.parse(c) for c in api.pages("/v1/commands", asked, limit=count)]
     console = app.console
     if quiet:
         for command in commands:
@@ -106,9 +89,7 @@ def _print_table(console: Console, commands: list[Command], *, filtered: bool) -
     rows = [_row(command, now) for command in commands]
 
     def style(column: int, text: str) -> str:
-        colour = (
-            _STYLES.get(text.split()[0]) if column == _STATE and text.strip() else None
-        )
+        colour = _STYLES.get(text.split()[0]) if column == _STATE and text.strip() else None
         return console.styled(text, colour) if colour else text
 
     for line in render(_HEADERS, rows, width=width, style=style):

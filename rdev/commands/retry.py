@@ -6,12 +6,7 @@ import click
 
 from rdev import ids
 from rdev.app import App
-from rdev.options import (
-    detach_option,
-    environment_option,
-    interrupt_option,
-    output_option,
-)
+from rdev.options import detach_option, environment_option, interrupt_option, output_option
 from rdev.submission import Showing, see_through, start
 from rdev.verb import Verb
 

@@ -30,6 +30,4 @@ def run(app: App, /, script: str | None, argv: tuple[str, ...], **wishes: Any) -
     if bool(argv) == (script is not None):
         raise WrongUsage("say what to run: either CMD or --script TEXT")
     what = {"script": script} if script is not None else {"argv": list(argv)}
-    return submit(
-        app, Wishes(**wishes), {"kind": "shell", **what, "streams": "separate"}
-    )
+    return submit(app, Wishes(**wishes), {"kind": "shell", **what, "streams": "separate"})

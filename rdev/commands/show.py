@@ -66,12 +66,7 @@ def _labels(command: Command) -> list[tuple[str, str]]:
     labels = command.raw.get("labels")
     if not isinstance(labels, dict) or not labels:
         return []
-    return [
-        (
-            "labels",
-            " ".join(f"{name}={value}" for name, value in sorted(labels.items())),
-        )
-    ]
+    return [("labels", " ".join(f"{name}={value}" for name, value in sorted(labels.items())))]
 
 
 def _times(command: Command) -> list[tuple[str, str]]:

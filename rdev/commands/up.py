@@ -19,18 +19,12 @@ _LOCAL = "infra.local.main"
     help="Run all of rdev on this machine, in the foreground, until Ctrl-C.",
     examples=("rdev up", "rdev up --port 9000 --home /tmp/rdev-second"),
 )
-@click.option(
-    "--port", type=click.IntRange(0, 65535), help="Port; by default RDEV_PORT or 8080."
-)
-@click.option(
-    "--home", metavar="DIR", help="Where state is kept; by default RDEV_HOME or .rdev."
-)
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; by default RDEV_PORT or 8080.")
+@click.option("--home", metavar="DIR", help="Where state is kept; by default RDEV_HOME or .rdev.")
 @click.option("--keep-running", is_flag=True, help="Leave commands running at Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Log as JSON lines.")
 @click.pass_obj
-def up(
-    app: App, /, port: int | None, home: str | None, keep_running: bool, as_json: bool
-) -> int:
+def up(app: App, /, port: int | None, home: str | None, keep_running: bool, as_json: bool) -> int:
     del app
     argv = [] if port is None else ["--port", str(port)]
     argv += [] if home is None else ["--home", home]

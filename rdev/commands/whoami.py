@@ -38,9 +38,7 @@ def whoami(app: App, /, mode: str) -> int:
         }
     if mode == "text":
         for name, value in facts.items():
-            app.console.line(
-                f"{name.replace('_', ' ').ljust(8)}  {printable(str(value or '-'))}"
-            )
+            app.console.line(f"{name.replace('_', ' ').ljust(8)}  {printable(str(value or '-'))}")
     else:
         app.console.json(facts, compact=mode == "jsonl")
     return 0

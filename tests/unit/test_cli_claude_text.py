@@ -33,45 +33,24 @@ class FakeConsole:
 
 
 def ended(state: str = "succeeded", **agent: Any) -> Command:
-    outcome = {
-        "reason": "exit_zero",
-        "exit_code": 0,
-        "agent": {"num_turns": 1, **agent},
-    }
+    outcome = {"reason": "exit_zero", "exit_code": 0, "agent": {"num_turns": 1, **agent}}
     return Command(
-        {
-            "id": "cmd_1",
-            "project": "demo",
-            "kind": "claude",
-            "state": state,
-            "outcome": outcome,
-        }
+        {"id": "cmd_1", "project": "demo", "kind": "claude", "state": state, "outcome": outcome}
     )
 
 
 def assistant(*blocks: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
-    return {
-        "type": "assistant",
-        "message": {"content": list(blocks)},
-        "parent_tool_use_id": parent,
-    }
+    return {"type": "assistant", "message": {"content": list(blocks)}, "parent_tool_use_id": parent}
 
 
 def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
-RESULT = {
-    "type": "result",
-    "subtype": "success",
-    "is_error": False,
-    "result": "The answer",
-}
+RESULT = {"type": "result", "subtype": "success", "is_error": False, "result": "The answer"}
 
 
-def play(
-    console: FakeConsole, *lines: Any, live: bool, end: Command | None = None
-) -> None:
+def play(console: FakeConsole, *lines: Any, live: bool, end: Command | None = None) -> None:
     sink = ClaudeSink(console, live=live)  # type: ignore[arg-type]
     for seq, line in enumerate(lines, 1):
         sink.event(CommandEvent(seq, "agent", {"seq": seq, "at": "now", **line}))
@@ -81,13 +60,7 @@ def play(
 def test_a_pipe_gets_the_answer_alone() -> None:
     """Like `claude -p`: standard output is the result and nothing else."""
     console = FakeConsole()
-    play(
-        console,
-        assistant(text("Let me see")),
-        assistant(text("The answer")),
-        RESULT,
-        live=False,
-    )
+    play(console, assistant(text("Let me see")), assistant(text("The answer")), RESULT, live=False)
     assert console.out == ["The answer"]
 
 
@@ -119,12 +92,7 @@ def test_an_error_is_no_answer() -> None:
 def test_errors_without_a_result_are_said() -> None:
     """error_max_turns has a list of errors in place of a result."""
     console = FakeConsole()
-    line = {
-        "type": "result",
-        "subtype": "error_max_turns",
-        "is_error": True,
-        "errors": ["5 turns"],
-    }
+    line = {"type": "result", "subtype": "error_max_turns", "is_error": True, "errors": ["5 turns"]}
     play(console, line, live=False)
     assert any("5 turns" in line for line in console.said)
 
@@ -140,20 +108,13 @@ def test_says_what_it_cost_and_how_to_go_on() -> None:
     """The person can go on with the session by copying one line."""
     console = FakeConsole()
     play(console, RESULT, live=True)
-    assert console.said[-1] == (
-        "1 turns, $0.0008, go on with `rdev claude -p demo --session s1`"
-    )
+    assert console.said[-1] == ("1 turns, $0.0008, go on with `rdev claude -p demo --session s1`")
 
 
 def test_names_what_was_denied() -> None:
     """A success with denials hides nothing."""
     console = FakeConsole()
-    play(
-        console,
-        RESULT,
-        live=False,
-        end=ended(permission_denials=[{"tool_name": "Write"}]),
-    )
+    play(console, RESULT, live=False, end=ended(permission_denials=[{"tool_name": "Write"}]))
     assert "claude was not allowed to use Write" in console.said
 
 
@@ -162,9 +123,7 @@ def test_reads_lines_that_come_as_plain_output(size: int) -> None:
     """A server that passes stdout through gives the same text, however it is cut."""
     console = FakeConsole()
     sink = ClaudeSink(console, live=True)  # type: ignore[arg-type]
-    wire = b"".join(
-        json.dumps(line).encode() + b"\n" for line in (assistant(text("ü")), RESULT)
-    )
+    wire = b"".join(json.dumps(line).encode() + b"\n" for line in (assistant(text("ü")), RESULT))
     for start in range(0, len(wire), size):
         sink.output("stdout", wire[start : start + size])
     sink.output("stderr", b"complaint\n")
@@ -190,9 +149,7 @@ def test_raw_mode_prints_the_lines_themselves() -> None:
     sink.event(CommandEvent(2, "agent", {"seq": 2, "raw": '{"type": "user"}'}))
     long = {"stream": "stdout", "offset": 0, "text": '{"type":"long"}\n'}
     sink.event(CommandEvent(3, "output", long))
-    sink.event(
-        CommandEvent(4, "agent", {"seq": 4, "raw": {"type": "long"}, "truncated": True})
-    )
+    sink.event(CommandEvent(4, "agent", {"seq": 4, "raw": {"type": "long"}, "truncated": True}))
     assert console.remote_bytes["stdout"] == (
         b'{"type":"system"}\n{"type": "user"}\n{"type":"long"}\n'
     )

@@ -72,9 +72,7 @@ def test_nothing_is_missing_or_doubled_at_the_seam(
 
 
 @given(PIECES, st.data())
-def test_stops_where_the_output_was_measured(
-    pieces: list[bytes], data: st.DataObject
-) -> None:
+def test_stops_where_the_output_was_measured(pieces: list[bytes], data: st.DataObject) -> None:
     """Without -f, everything up to the measured end is shown and nothing is waited for."""
     whole = b"".join(pieces)
     end = data.draw(st.integers(1, len(whole)))

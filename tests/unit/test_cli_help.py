@@ -14,9 +14,7 @@ from rdev.main import cli, main
 from rdev.verb import Verb
 
 
-def walk(
-    command: click.Command, path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Verb]]:
+def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Verb]]:
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
             yield from walk(inner, (*path, name))
@@ -60,10 +58,7 @@ def words_of(example: str) -> list[str]:
     lexer.whitespace_split = True
     words = list(lexer)
     start = max(index for index, word in enumerate(words) if word == "rdev") + 1
-    until = next(
-        (i for i, w in enumerate(words) if i > start and w in ("|", "<", ">")),
-        len(words),
-    )
+    until = next((i for i, w in enumerate(words) if i > start and w in ("|", "<", ">")), len(words))
     return words[start:until]
 
 
@@ -136,9 +131,7 @@ def test_help_imports_neither_the_server_nor_httpx() -> None:
         "print([m for m in sys.modules if m.split('.')[0] in "
         "('httpx', 'common', 'functions', 'infra', 'pydantic', 'starlette')], file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stderr.strip() == b"[]"
 
 

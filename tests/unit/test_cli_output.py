@@ -99,18 +99,19 @@ def test_a_closed_reader_is_noticed() -> None:
 def test_survives_a_descriptor_that_does_not_block() -> None:
     """A pipe made non-blocking by another program loses no byte."""
     data = os.urandom(1 << 20)
-    with pipe_console() as (_, out, _err):
-        read, write = os.pipe()
-        os.set_blocking(write, False)
-        console = Console({}, out=write, err=write)
-        writer = threading.Thread(
-            target=lambda: (console.remote("stdout", data), os.close(write))
-        )
-        writer.start()
-        with os.fdopen(read, "rb") as file:
-            assert file.read() == data
-        writer.join()
-        del out
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    console = Console({}, out=write, err=write)
+
+    def write_and_close() -> None:
+        console.remote("stdout", data)
+        os.close(write)
+
+    writer = threading.Thread(target=write_and_close)
+    writer.start()
+    with os.fdopen(read, "rb") as file:
+        assert file.read() == data
+    writer.join()
 
 
 def test_prints_json_as_utf8() -> None:

@@ -31,28 +31,19 @@ def body(code: str, **fields: object) -> bytes:
 )
 def test_maps_refusals(status: int, code: str, starting: bool, exit_code: int) -> None:
     """Each kind of refusal ends with its own exit code."""
-    assert (
-        problems.of_response(status, body(code), starting=starting).exit_code
-        == exit_code
-    )
+    assert problems.of_response(status, body(code), starting=starting).exit_code == exit_code
 
 
 def test_says_which_field_is_wrong() -> None:
     """The person reads the field, not only that one is wrong."""
-    errors = [
-        {"field": "scopes[0]", "code": "unknown_scope", "message": "no such scope"}
-    ]
-    error = problems.of_response(
-        422, body("invalid_field", errors=errors), starting=False
-    )
+    errors = [{"field": "scopes[0]", "code": "unknown_scope", "message": "no such scope"}]
+    error = problems.of_response(422, body("invalid_field", errors=errors), starting=False)
     assert str(error) == "scopes[0]: no such scope"
 
 
 def test_names_the_request_at_a_server_fault() -> None:
     """What an operator needs to find the fault in the logs."""
-    error = problems.of_response(
-        500, body("internal", request_id="req_1"), starting=False
-    )
+    error = problems.of_response(500, body("internal", request_id="req_1"), starting=False)
     assert "req_1" in str(error)
 
 
@@ -64,9 +55,7 @@ def test_reports_an_answer_that_is_no_problem(text: bytes) -> None:
 
 def test_cannot_steer_the_terminal() -> None:
     """Escape sequences in a message are left out."""
-    error = problems.of_response(
-        404, body("not_found", detail="a\x1b[2Jb"), starting=False
-    )
+    error = problems.of_response(404, body("not_found", detail="a\x1b[2Jb"), starting=False)
     assert "\x1b" not in str(error)
 
 
@@ -83,22 +72,14 @@ def test_cannot_steer_the_terminal() -> None:
         (404, "not_found", False),
     ],
 )
-def test_repeats_only_what_time_may_mend(
-    status: int, code: str, repeated: bool
-) -> None:
+def test_repeats_only_what_time_may_mend(status: int, code: str, repeated: bool) -> None:
     """Overload and hand-over pass; a refusal does not."""
     assert problems.may_be_repeated(status, body(code)) is repeated
 
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [
-        (None, None),
-        ("3", 3.0),
-        (" 7 ", 7.0),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
-        ("-1", None),
-    ],
+    [(None, None), ("3", 3.0), (" 7 ", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)],
 )
 def test_reads_retry_after(header: str | None, seconds: float | None) -> None:
     """Seconds are honoured; anything else is as if it were not there."""

@@ -38,9 +38,7 @@ def test_summarises_what_runs(kind: str, spec: dict[str, Any], summary: str) -> 
     assert command(kind=kind, spec=spec).summary == summary
 
 
-@pytest.mark.parametrize(
-    "value", [None, [], {}, {"id": "cmd_1"}, {"id": 1, "project": "x"}]
-)
+@pytest.mark.parametrize("value", [None, [], {}, {"id": "cmd_1"}, {"id": 1, "project": "x"}])
 def test_an_answer_that_is_no_command_is_a_server_fault(value: Any) -> None:
     """Another program at the URL is noticed."""
     with pytest.raises(ServerFault):
@@ -73,10 +71,7 @@ def test_says_why_a_command_waits(
     assert why_waiting(command(**fields), project) == expected
 
 
-@pytest.mark.parametrize(
-    "data",
-    [{}, {"b64": "!"}, {"b64": "YQ"}, {"text": "\ud800"}, {"text": 5}],
-)
+@pytest.mark.parametrize("data", [{}, {"b64": "!"}, {"b64": "YQ"}, {"text": "\ud800"}, {"text": 5}])
 def test_refuses_output_that_cannot_be_restored(data: dict[str, Any]) -> None:
     """Bytes are never guessed."""
     with pytest.raises(ServerFault):
@@ -98,9 +93,7 @@ def test_shows_the_public_part_of_a_key_only() -> None:
     assert "secret" not in key_prefix("rdev_secretsecret")
 
 
-def test_up_hands_its_options_to_the_local_runner(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_up_hands_its_options_to_the_local_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     """`rdev up` is the runner's own main, with the options that were given."""
     seen: list[list[str]] = []
 
@@ -110,7 +103,7 @@ def test_up_hands_its_options_to_the_local_runner(
             seen.append(argv)
             return 3
 
-    monkeypatch.setitem(sys.modules, "infra.local.main", Runner)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "infra.local.main", Runner)
     assert up._run_local(["--port", "9000"]) == 3
     assert seen == [["--port", "9000"]]
 

@@ -19,9 +19,7 @@ class FakeTime:
         self.now += seconds
 
 
-def pauses(
-    backoff: Backoff, time: FakeTime, at_least_s: float | None = None
-) -> list[float]:
+def pauses(backoff: Backoff, time: FakeTime, at_least_s: float | None = None) -> list[float]:
     found = []
     while (delay := backoff.next_delay(at_least_s)) is not None:
         found.append(delay)

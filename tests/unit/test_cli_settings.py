@@ -28,9 +28,7 @@ def settings(cwd: Path, **environ: str) -> Settings:
     return Settings({"XDG_CONFIG_HOME": str(cwd / "config"), **environ}, cwd)
 
 
-def log_in(
-    found: Settings, url: str = "https://far.example", name: str = "far"
-) -> None:
+def log_in(found: Settings, url: str = "https://far.example", name: str = "far") -> None:
     found.profiles.put(Profile(name, url, "rdev_far", "there"))
 
 
@@ -55,16 +53,9 @@ def test_the_environment_wins(tmp_path: Path) -> None:
     """RDEV_URL, RDEV_API_KEY and RDEV_PROJECT need no file."""
     home(tmp_path)
     server = settings(
-        tmp_path,
-        RDEV_URL="https://ci.example/",
-        RDEV_API_KEY="rdev_ci",
-        RDEV_PROJECT="web",
+        tmp_path, RDEV_URL="https://ci.example/", RDEV_API_KEY="rdev_ci", RDEV_PROJECT="web"
     ).server()
-    assert (server.url, server.api_key, server.project) == (
-        "https://ci.example",
-        "rdev_ci",
-        "web",
-    )
+    assert (server.url, server.api_key, server.project) == ("https://ci.example", "rdev_ci", "web")
     assert server.key_source == "RDEV_API_KEY"
 
 
@@ -135,9 +126,7 @@ def test_nothing_known_says_what_to_do(tmp_path: Path) -> None:
     assert "rdev login" in str(caught.value.hint)
 
 
-def test_ignores_a_folder_of_somebody_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ignores_a_folder_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `.rdev` that another user put into a parent folder chooses no server for us."""
     home(tmp_path)
     owner = os.geteuid()
@@ -202,9 +191,7 @@ def test_keeps_other_profiles(tmp_path: Path) -> None:
     assert settings(tmp_path, RDEV_PROFILE="far").server().url == "https://far.example"
 
 
-@pytest.mark.parametrize(
-    "content", ["{", "[]", '{"profiles": {"a": 1}}', '{"profiles": []}']
-)
+@pytest.mark.parametrize("content", ["{", "[]", '{"profiles": {"a": 1}}', '{"profiles": []}'])
 def test_a_damaged_profile_file_is_said(tmp_path: Path, content: str) -> None:
     """A damaged file is reported with its path, and never overwritten in silence."""
     found = settings(tmp_path)

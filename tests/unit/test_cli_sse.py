@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,9 +26,7 @@ def test_ends_lines_at_lf_cr_and_crlf(end: bytes) -> None:
 
 def test_takes_a_torn_crlf_as_one_end() -> None:
     """A CR at the end of a chunk and an LF at the start of the next are one line end."""
-    assert parse(b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n") == [
-        Event("message", "a\nb", "")
-    ]
+    assert parse(b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n") == [Event("message", "a\nb", "")]
 
 
 def test_takes_cr_before_an_empty_chunk_as_an_end() -> None:
@@ -74,9 +74,7 @@ def test_hands_out_comments_and_retry() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "value", [b"1.5", b"-1", b"x", b"", "１".encode(), b"9" * 5000]
-)
+@pytest.mark.parametrize("value", [b"1.5", b"-1", b"x", b"", "１".encode(), b"9" * 5000])
 def test_ignores_a_retry_that_is_no_plain_number(value: bytes) -> None:
     """Only ASCII digits of a sensible length are a reconnection time."""
     assert parse(b"retry: " + value + b"\n") == []
@@ -124,9 +122,7 @@ def test_bounds_each_event_by_itself() -> None:
     assert len(parser.feed(b"data: x\n\n" * 1000)) == 1000
 
 
-_LINE_TEXT = st.text(
-    st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])
-)
+_LINE_TEXT = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))
 _ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 _EVENT = st.tuples(
     st.lists(_LINE_TEXT, min_size=1, max_size=4),
@@ -152,7 +148,7 @@ def test_reads_back_what_was_written_however_it_is_cut(
     wire = encode(events, end)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=8)))
     borders = [0, *cuts, len(wire)]
-    chunks = [wire[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    chunks = [wire[a:b] for a, b in pairwise(borders)]
     found = [item for item in parse(*chunks) if isinstance(item, Event)]
     assert found == [Event(kind, "\n".join(text), str(n)) for text, kind, n in events]
 

@@ -23,14 +23,7 @@ def test_printable_text_cannot_steer_a_terminal(given_text: str) -> None:
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [
-        ("90", 90),
-        ("30s", 30),
-        ("5m", 300),
-        ("2h", 7200),
-        ("1d", 86400),
-        ("1h30m", 5400),
-    ],
+    [("90", 90), ("30s", 30), ("5m", 300), ("2h", 7200), ("1d", 86400), ("1h30m", 5400)],
 )
 def test_reads_durations(written: str, seconds: int) -> None:
     """Numbers are seconds; units may be joined."""
@@ -51,8 +44,7 @@ def test_cuts_text_with_an_ellipsis() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(0, "0s"), (59.9, "59s"), (60, "1m"), (7199, "1h"), (172800, "2d")],
+    ("seconds", "shown"), [(0, "0s"), (59.9, "59s"), (60, "1m"), (7199, "1h"), (172800, "2d")]
 )
 def test_shows_ages_in_one_unit(seconds: float, shown: str) -> None:
     """An age is one number and one unit."""
