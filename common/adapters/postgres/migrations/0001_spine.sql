@@ -1,5 +1,6 @@
 -- The spine: projects, keys, commands, their events, the queue and its outbox.
--- Lock order everywhere: project_slots, key_slots, command_runs, commands. Clocks are the database's.
+-- Lock order everywhere: project_slots, key_slots, command_runs, commands. A state changes only under
+-- the lock of its run row. Clocks are the database's; days are UTC.
 
 CREATE TABLE projects (
   name                    text PRIMARY KEY,
@@ -49,10 +50,15 @@ CREATE TABLE key_slots (
   key_id uuid PRIMARY KEY REFERENCES api_keys ON DELETE CASCADE
 ) WITH (fillfactor = 50);
 
--- The ring of the newest grants of each key. UNLOGGED: a crash opens the window, and nothing else.
+-- The newest grants of each key. UNLOGGED: a crash opens the window, and nothing else. Limits up to
+-- 240 keep a ring of grants, newest first (exact). Beyond that the row would outgrow its page, so
+-- they keep counts per bucket, newest first, `base` being the newest bucket's number (exact to a
+-- bucket: never more than the limit in any window, up to one bucket late in opening again).
 CREATE UNLOGGED TABLE rate_limits (
   key_id uuid PRIMARY KEY,
-  hits   timestamptz[] NOT NULL
+  hits   timestamptz[],
+  base   bigint,
+  counts int[]
 ) WITH (fillfactor = 50);
 
 CREATE TABLE commands (
@@ -77,7 +83,7 @@ CREATE TABLE commands (
   started_at     timestamptz,
   finished_at    timestamptz
 );
-CREATE INDEX commands_lanes ON commands (project, key_id, priority, id) WHERE state = 'queued';
+CREATE INDEX commands_lanes ON commands (project, key_id, priority, id) INCLUDE (session) WHERE state = 'queued';
 CREATE INDEX commands_order ON commands (project, priority, id) WHERE state = 'queued';
 CREATE INDEX commands_active ON commands (project) WHERE state IN ('claimed', 'running', 'cancelling');
 CREATE INDEX commands_active_of_key ON commands (key_id) WHERE state IN ('claimed', 'running', 'cancelling');
@@ -147,6 +153,7 @@ CREATE TABLE idempotency (
   created_at   timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (key_id, route, idem_key)
 );
+CREATE INDEX idempotency_age ON idempotency (created_at);
 
 CREATE TABLE audit_log (
   id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -182,43 +189,10 @@ CREATE TABLE dead_letters (
   data        bytea,
   created_at  timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX dead_letters_age ON dead_letters (created_at);
 
 -- ---------------------------------------------------------------------------------------------
--- Partitions
-
--- Make the daily partitions from `p_from` on. A day whose rows already lie in the default
--- partition stays there: retention deletes those rows one by one.
-CREATE FUNCTION ensure_event_partitions(p_from date, p_days int) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE
-  d date; made int := 0; part text;
-BEGIN
-  FOR i IN 0 .. p_days - 1 LOOP
-    d := p_from + i;
-    part := 'command_events_' || to_char(d, 'YYYYMMDD');
-    CONTINUE WHEN to_regclass(part) IS NOT NULL
-      OR EXISTS (SELECT FROM command_events_default e WHERE e.day = d);
-    EXECUTE format('CREATE TABLE %I PARTITION OF command_events FOR VALUES FROM (%L) TO (%L)', part, d, d + 1);
-    made := made + 1;
-  END LOOP;
-  RETURN made;
-END $$;
-
--- Drop what is older than `p_before`; returns how many partitions went.
-CREATE FUNCTION drop_event_partitions(p_before date) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE
-  part text; dropped int := 0;
-BEGIN
-  FOR part IN
-    SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'command_events'::regclass AND c.relname ~ '_[0-9]{8}$'
-       AND to_date(right(c.relname, 8), 'YYYYMMDD') < p_before
-  LOOP
-    EXECUTE format('DROP TABLE %I', part);
-    dropped := dropped + 1;
-  END LOOP;
-  DELETE FROM command_events_default e WHERE e.day < p_before;
-  RETURN dropped;
-END $$;
+-- Ids and days
 
 -- The UTC day inside a UUIDv7: its first 48 bits are milliseconds since 1970 (RFC 9562, 5.7).
 CREATE FUNCTION day_of(p_id uuid) RETURNS date LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -226,8 +200,77 @@ CREATE FUNCTION day_of(p_id uuid) RETURNS date LANGUAGE sql IMMUTABLE PARALLEL S
           AT TIME ZONE 'UTC')::date
 $$;
 
+-- The smallest UUIDv7 of a moment: ids below it are older.
+CREATE FUNCTION oldest_id_at(p_at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT (lpad(to_hex(floor(extract(epoch FROM p_at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+-- The id callers see.
+CREATE FUNCTION shown_id(p_id uuid) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT 'cmd_' || translate(p_id::text, '-', '')
+$$;
+
 -- ---------------------------------------------------------------------------------------------
--- Leases
+-- Partitions
+
+-- Make the daily partitions from `p_from` on; returns how many were made. A day whose rows already
+-- lie in the default partition stays there: retention deletes those rows one by one. A table is made
+-- first and attached then, which lets readers and writers of the other days go on; a busy table is
+-- left for the next try after 2 s rather than have everybody queue behind us.
+CREATE FUNCTION ensure_event_partitions(p_from date, p_days int) RETURNS int LANGUAGE plpgsql
+SET lock_timeout = '2s' AS $$
+DECLARE
+  d date; made int := 0; part text;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('rdev partitions', 7));
+  FOR i IN 0 .. p_days - 1 LOOP
+    d := p_from + i;
+    part := 'command_events_' || to_char(d, 'YYYYMMDD');
+    CONTINUE WHEN to_regclass(part) IS NOT NULL
+      OR EXISTS (SELECT FROM command_events_default e WHERE e.day = d);
+    EXECUTE format('CREATE TABLE %I (LIKE command_events INCLUDING DEFAULTS INCLUDING STORAGE)', part);
+    EXECUTE format('ALTER TABLE command_events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', part, d, d + 1);
+    made := made + 1;
+  END LOOP;
+  RETURN made;
+END $$;
+
+-- Whether a command of that day has not ended: its events must stay.
+CREATE FUNCTION day_is_live(p_day date) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT EXISTS (
+    SELECT FROM commands c
+     WHERE c.id >= oldest_id_at(p_day::timestamp AT TIME ZONE 'UTC')
+       AND c.id < oldest_id_at((p_day + 1)::timestamp AT TIME ZONE 'UTC')
+       AND c.state IN ('scheduled', 'queued', 'claimed', 'running', 'cancelling'))
+$$;
+
+-- Drop what is older than `p_before`; returns how many partitions went.
+CREATE FUNCTION drop_event_partitions(p_before date) RETURNS int LANGUAGE plpgsql
+SET lock_timeout = '2s' AS $$
+DECLARE
+  part record; dropped int := 0;
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('rdev partitions', 7));
+  FOR part IN
+    SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'command_events'::regclass AND c.relname ~ '_[0-9]{8}$'
+       AND to_date(right(c.relname, 8), 'YYYYMMDD') < p_before
+     ORDER BY 1
+  LOOP
+    CONTINUE WHEN day_is_live(part.day);
+    EXECUTE format('DROP TABLE %I', part.relname);
+    dropped := dropped + 1;
+  END LOOP;
+  FOR part IN SELECT DISTINCT e.day FROM command_events_default e WHERE e.day < p_before LOOP
+    CONTINUE WHEN day_is_live(part.day);
+    DELETE FROM command_events_default e WHERE e.day = part.day;
+  END LOOP;
+  RETURN dropped;
+END $$;
+
+-- ---------------------------------------------------------------------------------------------
+-- Leases: a run row with a lease_until has a holder, who writes with its lease_token
 
 -- A runner holds a session advisory lock on its number; when its connection dies, so does the lock.
 CREATE FUNCTION worker_is_alive(p_worker bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
@@ -245,38 +288,54 @@ $$;
 -- ---------------------------------------------------------------------------------------------
 -- Events
 
--- Lock the run row and number `p_count` events. NULL token: the caller checks the state instead.
-CREATE FUNCTION reserve_events(p_id uuid, p_token bigint, p_count int, p_out bigint, p_err bigint)
-RETURNS TABLE (first_seq bigint, day date, project text, cancel_mode text) LANGUAGE plpgsql AS $$
+-- Lock the run row and number `p_count` events of a lease's holder. p_out, p_err: the bytes
+-- [start, end) of each stream that the events hold, NULL for none. Nothing is numbered and
+-- `first_seq` is NULL when a stream does not go on exactly where its stored bytes end; then the
+-- stored offsets say whether the events are a repeat. No row: the lease is another's.
+CREATE FUNCTION reserve_events(p_id uuid, p_token bigint, p_count int, p_out int8range, p_err int8range)
+RETURNS TABLE (first_seq bigint, day date, project text, at timestamptz, cancel_mode text,
+               out_offset bigint, err_offset bigint)
+LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+  r command_runs;
 BEGIN
-  RETURN QUERY
-    UPDATE command_runs r
-       SET next_seq = r.next_seq + p_count,
-           out_offset = r.out_offset + p_out, err_offset = r.err_offset + p_err
-     WHERE r.command_id = p_id AND (p_token IS NULL OR r.lease_token = p_token)
-    RETURNING r.next_seq - p_count, day_of(p_id), r.project, r.cancel_mode;
+  UPDATE command_runs x
+     SET next_seq = x.next_seq + p_count,
+         out_offset = coalesce(upper(p_out), x.out_offset), err_offset = coalesce(upper(p_err), x.err_offset)
+   WHERE x.command_id = p_id AND x.lease_token = p_token AND x.lease_until IS NOT NULL
+     AND x.out_offset = coalesce(lower(p_out), x.out_offset) AND x.err_offset = coalesce(lower(p_err), x.err_offset)
+  RETURNING x.* INTO r;
+  IF FOUND THEN
+    RETURN QUERY SELECT r.next_seq - p_count, day_of(p_id), r.project, clock_timestamp(), r.cancel_mode,
+                        r.out_offset, r.err_offset;
+  ELSE
+    RETURN QUERY SELECT NULL::bigint, day_of(p_id), x.project, clock_timestamp(), x.cancel_mode, x.out_offset, x.err_offset
+      FROM command_runs x WHERE x.command_id = p_id AND x.lease_token = p_token AND x.lease_until IS NOT NULL;
+  END IF;
 END $$;
 
 -- Append small events in one call. p_events: [{"type", "stream", "off", "data": base64}].
--- No row comes back when the token is stale.
-CREATE FUNCTION append_events(p_id uuid, p_token bigint, p_events jsonb, p_out bigint, p_err bigint)
-RETURNS TABLE (first_seq bigint, cancel_mode text) LANGUAGE plpgsql AS $$
+-- Answers as reserve_events does.
+CREATE FUNCTION append_events(p_id uuid, p_token bigint, p_events jsonb, p_out int8range, p_err int8range)
+RETURNS TABLE (first_seq bigint, cancel_mode text, out_offset bigint, err_offset bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
   got record;
 BEGIN
   SELECT * INTO got FROM reserve_events(p_id, p_token, jsonb_array_length(p_events), p_out, p_err);
   IF NOT FOUND THEN RETURN; END IF;
-  INSERT INTO command_events (day, command_id, seq, project, type, stream, off, data)
-  SELECT got.day, p_id, got.first_seq + e.n - 1, got.project, e.v ->> 'type', e.v ->> 'stream',
-         (e.v ->> 'off')::bigint, decode(e.v ->> 'data', 'base64')
-    FROM jsonb_array_elements(p_events) WITH ORDINALITY AS e(v, n);
-  RETURN QUERY SELECT got.first_seq, got.cancel_mode;
+  IF got.first_seq IS NOT NULL THEN
+    INSERT INTO command_events (day, command_id, seq, project, at, type, stream, off, data)
+    SELECT got.day, p_id, got.first_seq + e.n - 1, got.project, got.at, e.v ->> 'type', e.v ->> 'stream',
+           (e.v ->> 'off')::bigint, decode(e.v ->> 'data', 'base64')
+      FROM jsonb_array_elements(p_events) WITH ORDINALITY AS e(v, n);
+  END IF;
+  RETURN QUERY SELECT got.first_seq, got.cancel_mode, got.out_offset, got.err_offset;
 END $$;
 
 -- One event of our own, JSON data, under the run row's lock that the caller holds.
-CREATE FUNCTION append_state(p_id uuid, p_type text, p_data jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION append_state(p_id uuid, p_type text, p_data jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   n bigint; p text;
 BEGIN
@@ -284,11 +343,130 @@ BEGIN
   RETURNING next_seq - 1, project INTO n, p;
   INSERT INTO command_events (day, command_id, seq, project, type, data)
   VALUES (day_of(p_id), p_id, n, p, p_type, convert_to(p_data::text, 'UTF8'));
-  RETURN n;
+END $$;
+
+-- The first event of a stream that holds bytes at or after an offset: a binary search over seq,
+-- along which a stream's offsets only grow. NULL when there is none.
+CREATE FUNCTION seq_at_offset(p_id uuid, p_stream text, p_offset bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  low bigint := 1; high bigint; middle bigint; probe record; found_seq bigint; v_day date := day_of(p_id);
+BEGIN
+  SELECT r.next_seq INTO high FROM command_runs r WHERE r.command_id = p_id;
+  WHILE low < high LOOP
+    middle := (low + high) / 2;
+    SELECT e.seq, e.off + octet_length(e.data) AS past INTO probe FROM command_events e
+     WHERE e.day = v_day AND e.command_id = p_id AND e.seq >= middle AND e.stream = p_stream
+     ORDER BY e.seq LIMIT 1;
+    IF NOT FOUND THEN high := middle;
+    ELSIF probe.past > p_offset THEN found_seq := probe.seq; high := middle;
+    ELSE low := probe.seq + 1;
+    END IF;
+  END LOOP;
+  RETURN found_seq;
 END $$;
 
 -- ---------------------------------------------------------------------------------------------
+-- What a change leaves behind: an outbox row, an audit row
+
+-- a: key_id, request_id, client_ip, peer_ip.
+CREATE FUNCTION audit(a jsonb, p_action text, p_target text, p_project text, p_detail jsonb) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO audit_log (key_id, action, target, project, detail, request_id, client_ip, peer_ip)
+  VALUES ((a ->> 'key_id')::uuid, p_action, p_target, p_project, p_detail, a ->> 'request_id',
+          a ->> 'client_ip', a ->> 'peer_ip')
+$$;
+
+-- The CloudEvent of a command: ids only, no output.
+CREATE FUNCTION announce(p_event uuid, p_type text, p_id uuid, p_project text, p_kind text, p_state text,
+                         p_outcome jsonb, p_traceparent text) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO outbox (id, type, subject, data, traceparent)
+  VALUES (p_event, 'ai.orchard9.rdev.command.' || p_type || '.v1',
+          'projects/' || p_project || '/commands/' || shown_id(p_id),
+          jsonb_build_object('id', shown_id(p_id), 'project', p_project, 'kind', p_kind, 'state', p_state)
+          || CASE WHEN p_outcome IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('outcome',
+               p_outcome #- '{agent,result}' #- '{agent,structured_output}' #- '{agent,permission_denials}') END,
+          p_traceparent)
+$$;
+
+-- ---------------------------------------------------------------------------------------------
 -- Authorising: key, address, scope and rate in one call
+
+-- The ring of limits up to 240: exact. `oldest`: the oldest grant that still counts.
+CREATE FUNCTION rate_by_ring(p_key uuid, p_limit int, p_span interval, p_counts boolean)
+RETURNS TABLE (granted boolean, used int, opens_at timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+  ring timestamptz[]; ok boolean := true;
+BEGIN
+  SELECT r.hits INTO ring FROM rate_limits r WHERE r.key_id = p_key;
+  IF p_counts THEN
+    -- An unlocked look first: a stale ring is only more permissive, so a refusal here is exact.
+    IF ring[p_limit] >= clock_timestamp() - p_span THEN
+      ok := false;
+    ELSE
+      INSERT INTO rate_limits AS r (key_id, hits) VALUES (p_key, ARRAY[clock_timestamp()])
+      ON CONFLICT (key_id) DO UPDATE
+        SET hits = array_prepend(clock_timestamp(), r.hits[1:p_limit - 1]), base = NULL, counts = NULL
+        WHERE (r.hits[p_limit] < clock_timestamp() - p_span) IS NOT FALSE
+      RETURNING r.hits INTO ring;
+      IF NOT FOUND THEN
+        ok := false;
+        SELECT r.hits INTO ring FROM rate_limits r WHERE r.key_id = p_key;
+      END IF;
+    END IF;
+  END IF;
+  RETURN QUERY SELECT ok, count(*)::int, min(h) + p_span FROM unnest(ring[1:p_limit]) h
+                WHERE h >= clock_timestamp() - p_span;
+END $$;
+
+-- Counts per bucket as of bucket `p_now`: older ones move back, what left the window falls off.
+CREATE FUNCTION shift_counts(p_base bigint, p_counts int[], p_now bigint, p_buckets int) RETURNS int[]
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE
+    WHEN p_counts IS NULL OR p_now - p_base >= p_buckets THEN array_fill(0, ARRAY[p_buckets])
+    WHEN p_now <= p_base THEN (p_counts || array_fill(0, ARRAY[p_buckets]))[1:p_buckets]
+    ELSE (array_fill(0, ARRAY[(p_now - p_base)::int]) || p_counts || array_fill(0, ARRAY[p_buckets]))[1:p_buckets]
+  END
+$$;
+
+CREATE FUNCTION sum_counts(p_counts int[]) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+  SELECT sum(n) FROM unnest(p_counts) n
+$$;
+
+-- Buckets of 1 s, wider ones for windows over 240 s, for limits above 240. The oldest bucket counts
+-- whole, so no window ever holds more than the limit.
+CREATE FUNCTION rate_by_buckets(p_key uuid, p_limit int, p_window_s int, p_counts boolean)
+RETURNS TABLE (granted boolean, used int, opens_at timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+  width int := greatest(1, ceil(p_window_s / 240.0)::int);
+  buckets int := ceil(p_window_s / greatest(1, ceil(p_window_s / 240.0)))::int + 1;
+  now_bucket bigint := floor(extract(epoch FROM clock_timestamp()) / width)::bigint;
+  row_base bigint; row_counts int[]; ok boolean := true; oldest int;
+BEGIN
+  SELECT r.base, r.counts INTO row_base, row_counts FROM rate_limits r WHERE r.key_id = p_key;
+  IF p_counts THEN
+    IF sum_counts(shift_counts(row_base, row_counts, now_bucket, buckets)) >= p_limit THEN
+      ok := false;
+    ELSE
+      INSERT INTO rate_limits AS r (key_id, base, counts)
+      VALUES (p_key, now_bucket, array_fill(1, ARRAY[1]) || array_fill(0, ARRAY[buckets - 1]))
+      ON CONFLICT (key_id) DO UPDATE
+        SET hits = NULL,
+            base = greatest(r.base, floor(extract(epoch FROM clock_timestamp()) / width)::bigint),
+            counts = ARRAY[(shift_counts(r.base, r.counts, floor(extract(epoch FROM clock_timestamp()) / width)::bigint, buckets))[1] + 1]
+              || (shift_counts(r.base, r.counts, floor(extract(epoch FROM clock_timestamp()) / width)::bigint, buckets))[2:]
+        WHERE sum_counts(shift_counts(r.base, r.counts, floor(extract(epoch FROM clock_timestamp()) / width)::bigint, buckets)) < p_limit
+      RETURNING r.base, r.counts INTO row_base, row_counts;
+      IF NOT FOUND THEN
+        ok := false;
+        SELECT r.base, r.counts INTO row_base, row_counts FROM rate_limits r WHERE r.key_id = p_key;
+      END IF;
+    END IF;
+  END IF;
+  now_bucket := greatest(now_bucket, row_base);
+  row_counts := shift_counts(row_base, row_counts, now_bucket, buckets);
+  SELECT max(n) INTO oldest FROM unnest(row_counts) WITH ORDINALITY AS b(c, n) WHERE c > 0;
+  RETURN QUERY SELECT ok, sum_counts(row_counts)::int,
+    to_timestamp((now_bucket - oldest + 1 + buckets) * width::double precision);
+END $$;
 
 -- p_scopes: any one of these is enough. p_counts: whether a grant uses up the window.
 -- status: ok, unknown, revoked, expired, ip, scope, limited.
@@ -299,8 +477,8 @@ RETURNS TABLE (status text, key_id uuid, name text, scopes text[], projects text
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-  k api_keys; ring timestamptz[]; verdict text := 'ok'; t timestamptz := clock_timestamp();
-  span interval; cut int; used int; oldest timestamptz;
+  k api_keys; rate record; verdict text := 'ok'; t timestamptz := clock_timestamp();
+  left_over int; opens timestamptz;
 BEGIN
   SELECT * INTO k FROM api_keys a WHERE a.key_hash = p_hash;
   IF NOT FOUND THEN
@@ -315,40 +493,34 @@ BEGIN
   ELSIF cardinality(p_scopes) > 0 AND NOT k.scopes && p_scopes THEN verdict := 'scope';
   END IF;
   IF verdict = 'ok' AND k.rate_limit IS NOT NULL THEN
-    span := make_interval(secs => k.rate_window_s);
-    SELECT r.hits INTO ring FROM rate_limits r WHERE r.key_id = k.id;
-    IF p_counts THEN
-      -- An unlocked look first: a stale ring is only more permissive, so a refusal here is exact.
-      IF ring[k.rate_limit] IS NOT NULL AND ring[k.rate_limit] > t - span THEN
-        verdict := 'limited';
-      ELSE
-        INSERT INTO rate_limits AS r (key_id, hits) VALUES (k.id, ARRAY[t])
-        ON CONFLICT (key_id) DO UPDATE
-          SET hits = array_prepend(clock_timestamp(), r.hits[1:k.rate_limit - 1])
-          WHERE r.hits[k.rate_limit] IS NULL OR r.hits[k.rate_limit] <= clock_timestamp() - span
-        RETURNING r.hits INTO ring;
-        IF NOT FOUND THEN
-          verdict := 'limited';
-          SELECT r.hits INTO ring FROM rate_limits r WHERE r.key_id = k.id;
-        END IF;
-      END IF;
+    IF k.rate_limit <= 240 THEN
+      SELECT * INTO rate FROM rate_by_ring(k.id, k.rate_limit, make_interval(secs => k.rate_window_s), p_counts);
+    ELSE
+      SELECT * INTO rate FROM rate_by_buckets(k.id, k.rate_limit, k.rate_window_s, p_counts);
     END IF;
-    SELECT count(*), min(h) INTO used, oldest FROM unnest(ring) h WHERE h > t - span;
+    IF NOT rate.granted THEN verdict := 'limited'; END IF;
+    left_over := greatest(0, k.rate_limit - rate.used);
+    opens := coalesce(rate.opens_at, t);
   END IF;
   IF verdict = 'ok' AND (k.last_used_at IS NULL OR k.last_used_at < t - interval '1 min') THEN
     UPDATE api_keys a SET last_used_at = t
      WHERE a.id = (SELECT b.id FROM api_keys b WHERE b.id = k.id FOR NO KEY UPDATE SKIP LOCKED);
   END IF;
   RETURN QUERY SELECT verdict, k.id, k.name, k.scopes, k.projects, k.allowed_ips::text[], k.rate_limit,
-    k.rate_window_s, k.max_concurrent, k.unlimited, k.expires_at, k.rate_limit - used,
-    CASE WHEN k.rate_limit IS NULL THEN NULL
-         ELSE greatest(0, extract(epoch FROM coalesce(oldest, t - span) + span - clock_timestamp()))::double precision END;
+    k.rate_window_s, k.max_concurrent, k.unlimited, k.expires_at, left_over,
+    greatest(0, extract(epoch FROM opens - clock_timestamp()))::double precision;
 END $$;
+
+-- Revoking excludes submits of that key in flight: each sees the revocation or is seen by it.
+CREATE FUNCTION key_lock(p_key uuid) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+  SELECT hashtextextended('rdev key ' || p_key::text, 7)
+$$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Idempotency: in the transaction of what is created
 
--- status: new (go on, then idempotency_keep), replay (response is the first one), mismatch, in_flight.
+-- status: new (go on, then insert into idempotency), replay (response is the first one), mismatch,
+-- in_flight. The lock is tried, not waited for: a second request answers at once.
 CREATE FUNCTION idempotency_begin(p_key uuid, p_route text, p_idem text, p_hash bytea)
 RETURNS TABLE (status text, response jsonb) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -365,23 +537,82 @@ BEGIN
   END IF;
 END $$;
 
+-- Create a key. k: the row; a: see audit; i: route, key, hash (hex) or NULL.
+-- status: ok, replay, idempotency_in_flight, idempotency_mismatch.
+CREATE FUNCTION create_key(k jsonb, p_hash bytea, a jsonb, i jsonb)
+RETURNS TABLE (status text, key_id uuid) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  v_caller uuid := (a ->> 'key_id')::uuid; v_id uuid := (k ->> 'id')::uuid; got record;
+BEGIN
+  IF i IS NOT NULL THEN
+    SELECT * INTO got FROM idempotency_begin(v_caller, i ->> 'route', i ->> 'key', decode(i ->> 'hash', 'hex'));
+    IF got.status = 'replay' THEN
+      RETURN QUERY SELECT 'replay', (got.response ->> 'id')::uuid; RETURN;
+    ELSIF got.status <> 'new' THEN
+      RETURN QUERY SELECT 'idempotency_' || got.status, NULL::uuid; RETURN;
+    END IF;
+    INSERT INTO idempotency (key_id, route, idem_key, request_hash, response)
+    VALUES (v_caller, i ->> 'route', i ->> 'key', decode(i ->> 'hash', 'hex'), jsonb_build_object('id', v_id));
+  END IF;
+  INSERT INTO api_keys (id, name, prefix, key_hash, scopes, projects, allowed_ips, rate_limit, rate_window_s,
+                        max_concurrent, created_at, expires_at)
+  VALUES (v_id, k ->> 'name', k ->> 'prefix', p_hash,
+          ARRAY(SELECT jsonb_array_elements_text(k -> 'scopes')),
+          CASE WHEN jsonb_typeof(k -> 'projects') = 'array' THEN ARRAY(SELECT jsonb_array_elements_text(k -> 'projects')) END,
+          ARRAY(SELECT jsonb_array_elements_text(k -> 'allowed_ips')::cidr),
+          (k ->> 'rate_limit')::int, (k ->> 'rate_window_s')::int, (k ->> 'max_concurrent')::int,
+          (k ->> 'created_at')::timestamptz, (k ->> 'expires_at')::timestamptz);
+  PERFORM audit(a, 'key.created', 'key_' || translate(v_id::text, '-', ''), NULL,
+                jsonb_build_object('name', k -> 'name', 'scopes', k -> 'scopes', 'projects', k -> 'projects'));
+  RETURN QUERY SELECT 'ok', v_id;
+END $$;
+
+-- Revoke a key; false when there is no such key. Its waiting commands: see end_waiting.
+CREATE FUNCTION revoke_key(p_key uuid, a jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(key_lock(p_key));
+  UPDATE api_keys SET revoked_at = clock_timestamp() WHERE id = p_key AND revoked_at IS NULL;
+  IF FOUND THEN
+    PERFORM audit(a, 'key.revoked', 'key_' || translate(p_key::text, '-', ''), NULL, '{}');
+    RETURN true;
+  END IF;
+  RETURN EXISTS (SELECT FROM api_keys WHERE id = p_key);
+END $$;
+
 -- ---------------------------------------------------------------------------------------------
 -- The queue
 
--- The place of a queued command in its project: by priority, then age. NULL beyond 10,000.
+-- The place of a queued command in its project: by priority, then age. NULL beyond 1,000, so that
+-- a long queue costs a submit no more than a short one.
 CREATE FUNCTION queue_position(p_project text, p_priority smallint, p_id uuid) RETURNS int LANGUAGE sql STABLE AS $$
-  SELECT CASE WHEN n < 10000 THEN n + 1 END FROM (
+  SELECT CASE WHEN n < 1000 THEN n + 1 END FROM (
     SELECT count(*)::int AS n FROM (
       SELECT FROM commands c
        WHERE c.project = p_project AND c.state = 'queued' AND (c.priority, c.id) < (p_priority, p_id)
-       LIMIT 10000) ahead) counted
+       LIMIT 1000) ahead) counted
+$$;
+
+-- How many commands of a project run or wait, counted no further than `p_most`.
+CREATE FUNCTION busy_in_project(p_project text, p_most int) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT (SELECT count(*) FROM commands c
+           WHERE c.project = p_project AND c.state IN ('claimed', 'running', 'cancelling'))
+       + (SELECT count(*) FROM (SELECT FROM commands c WHERE c.project = p_project AND c.state = 'queued' LIMIT p_most) w)
+$$;
+
+-- The same for a key: what it runs anywhere, and what it waits for in this project.
+CREATE FUNCTION busy_in_key(p_key uuid, p_project text, p_most int) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT (SELECT count(*) FROM commands c
+           WHERE c.key_id = p_key AND c.state IN ('claimed', 'running', 'cancelling'))
+       + (SELECT count(*) FROM (SELECT FROM commands c
+            WHERE c.project = p_project AND c.key_id = p_key AND c.state = 'queued' LIMIT p_most) w)
 $$;
 
 -- Everything a submit does, in one call and one transaction.
 -- c: id, project, kind, spec, env_names, priority, labels, session, timeouts, run_at, retry_of,
---    traceparent, reject_if_busy, reject_if_session_busy; a: key_id, max_concurrent, request_id,
---    client_ip, peer_ip; i: route, key, hash (hex) or NULL.
--- status: ok, replay, no_project, kind_not_allowed, concurrency_limited, session_busy,
+--    traceparent, reject_if_busy, reject_if_session_busy; a: see audit, and max_concurrent;
+-- i: route, key, hash (hex) or NULL.
+-- status: ok, replay, no_project, kind_not_allowed, key_revoked, concurrency_limited, session_busy,
 --    idempotency_in_flight, idempotency_mismatch.
 CREATE FUNCTION submit_command(c jsonb, p_env bytea, a jsonb, i jsonb, p_event uuid)
 RETURNS TABLE (status text, command_id uuid, snapshot jsonb) LANGUAGE plpgsql AS $$
@@ -390,7 +621,8 @@ DECLARE
   v_id uuid := (c ->> 'id')::uuid; v_key uuid := (a ->> 'key_id')::uuid; v_project text := c ->> 'project';
   p projects; got record; v_state text := 'queued'; v_now timestamptz := clock_timestamp();
   v_priority smallint := (c ->> 'priority')::smallint; v_run_at timestamptz := (c ->> 'run_at')::timestamptz;
-  v_queue_s int := (c -> 'timeouts' ->> 'queue_s')::int; snap jsonb; busy int; in_key int;
+  v_queue_s double precision := (c -> 'timeouts' ->> 'queue_s')::double precision;
+  v_most int := (a ->> 'max_concurrent')::int; snap jsonb;
 BEGIN
   IF i IS NOT NULL THEN
     SELECT * INTO got FROM idempotency_begin(v_key, i ->> 'route', i ->> 'key', decode(i ->> 'hash', 'hex'));
@@ -400,54 +632,48 @@ BEGIN
       RETURN QUERY SELECT 'idempotency_' || got.status, NULL::uuid, NULL::jsonb; RETURN;
     END IF;
   END IF;
+  PERFORM pg_advisory_xact_lock_shared(key_lock(v_key));
+  IF EXISTS (SELECT FROM api_keys k WHERE k.id = v_key AND k.revoked_at IS NOT NULL) THEN
+    RETURN QUERY SELECT 'key_revoked', NULL::uuid, NULL::jsonb; RETURN;
+  END IF;
+  IF (c ->> 'reject_if_busy')::boolean OR (c ->> 'reject_if_session_busy')::boolean THEN
+    PERFORM FROM project_slots s WHERE s.project = v_project FOR UPDATE;
+  END IF;
   SELECT * INTO p FROM projects WHERE name = v_project AND phase <> 'gone';
   IF NOT FOUND THEN RETURN QUERY SELECT 'no_project', NULL::uuid, NULL::jsonb; RETURN; END IF;
   IF p.allowed_commands IS NOT NULL AND NOT (c ->> 'kind') = ANY (p.allowed_commands) THEN
     RETURN QUERY SELECT 'kind_not_allowed', NULL::uuid, NULL::jsonb; RETURN;
   END IF;
-  IF (c ->> 'reject_if_busy')::boolean THEN
-    PERFORM FROM project_slots s WHERE s.project = v_project FOR UPDATE;
-    SELECT count(*) FILTER (WHERE x.project = v_project), count(*) FILTER (WHERE x.key_id = v_key) INTO busy, in_key
-      FROM commands x WHERE x.state IN ('claimed', 'running', 'cancelling')
-       AND (x.project = v_project OR x.key_id = v_key);
-    busy := busy + (SELECT count(*) FROM commands x WHERE x.project = v_project AND x.state = 'queued');
-    IF busy >= p.max_concurrent_commands OR p.paused_at IS NOT NULL
-       OR in_key >= coalesce((a ->> 'max_concurrent')::int, in_key + 1) THEN
-      RETURN QUERY SELECT 'concurrency_limited', NULL::uuid, NULL::jsonb; RETURN;
-    END IF;
+  IF (c ->> 'reject_if_busy')::boolean AND (
+       p.paused_at IS NOT NULL OR p.phase <> 'ready'
+       OR busy_in_project(v_project, p.max_concurrent_commands) >= p.max_concurrent_commands
+       OR (v_most IS NOT NULL AND busy_in_key(v_key, v_project, v_most) >= v_most)) THEN
+    RETURN QUERY SELECT 'concurrency_limited', NULL::uuid, NULL::jsonb; RETURN;
   END IF;
-  IF (c ->> 'reject_if_session_busy')::boolean THEN
-    PERFORM FROM project_slots s WHERE s.project = v_project FOR UPDATE;
-    IF EXISTS (SELECT FROM commands x WHERE x.project = v_project AND x.session = c ->> 'session'
-                AND x.state IN ('queued', 'claimed', 'running', 'cancelling')) THEN
-      RETURN QUERY SELECT 'session_busy', NULL::uuid, NULL::jsonb; RETURN;
-    END IF;
+  IF (c ->> 'reject_if_session_busy')::boolean AND EXISTS (
+       SELECT FROM commands x WHERE x.project = v_project AND x.session = c ->> 'session'
+          AND x.state IN ('queued', 'claimed', 'running', 'cancelling')) THEN
+    RETURN QUERY SELECT 'session_busy', NULL::uuid, NULL::jsonb; RETURN;
   END IF;
-  IF v_run_at IS NOT NULL THEN v_state := 'scheduled'; END IF;
+  IF v_run_at > v_now THEN v_state := 'scheduled'; END IF;
   INSERT INTO commands (id, project, key_id, kind, spec, env_sealed, env_names, priority, state, labels, session,
                         timeouts, run_at, queue_deadline, traceparent, retry_of, created_at)
   VALUES (v_id, v_project, v_key, c ->> 'kind', c -> 'spec', p_env,
           ARRAY(SELECT jsonb_array_elements_text(c -> 'env_names')), v_priority, v_state, c -> 'labels',
           c ->> 'session', c -> 'timeouts', v_run_at,
-          coalesce(v_run_at, v_now) + make_interval(secs => v_queue_s), c ->> 'traceparent',
+          greatest(v_run_at, v_now) + make_interval(secs => v_queue_s), c ->> 'traceparent',
           (c ->> 'retry_of')::uuid, v_now);
   INSERT INTO command_runs (command_id, project, next_seq) VALUES (v_id, v_project, 2);
   INSERT INTO command_events (day, command_id, seq, project, at, type, data)
   VALUES (day_of(v_id), v_id, 1, v_project, v_now, 'state',
           convert_to(jsonb_build_object('state', v_state)::text, 'UTF8'));
   IF v_state = 'queued' THEN
-    INSERT INTO outbox (id, type, subject, data, traceparent)
-    VALUES (p_event, 'ai.orchard9.rdev.command.queued.v1',
-            format('projects/%s/commands/cmd_%s', v_project, translate(v_id::text, '-', '')),
-            jsonb_build_object('id', 'cmd_' || translate(v_id::text, '-', ''), 'project', v_project,
-                               'kind', c ->> 'kind', 'state', 'queued'), c ->> 'traceparent');
+    PERFORM announce(p_event, 'queued', v_id, v_project, c ->> 'kind', 'queued', NULL, c ->> 'traceparent');
   END IF;
-  INSERT INTO audit_log (key_id, action, target, project, detail, request_id, client_ip, peer_ip)
-  VALUES (v_key, 'command.created', 'cmd_' || translate(v_id::text, '-', ''), v_project,
-          jsonb_build_object('kind', c ->> 'kind', 'priority', v_priority), a ->> 'request_id',
-          a ->> 'client_ip', a ->> 'peer_ip');
-  snap := jsonb_build_object('id', v_id, 'state', v_state, 'priority', v_priority, 'queue_position',
-    CASE WHEN v_state = 'queued' THEN queue_position(v_project, v_priority, v_id) END);
+  PERFORM audit(a, 'command.created', shown_id(v_id), v_project,
+                jsonb_build_object('kind', c ->> 'kind', 'priority', v_priority));
+  snap := jsonb_build_object('id', v_id, 'state', v_state, 'priority', v_priority, 'created_at', v_now,
+    'queue_position', CASE WHEN v_state = 'queued' THEN queue_position(v_project, v_priority, v_id) END);
   IF i IS NOT NULL THEN
     INSERT INTO idempotency (key_id, route, idem_key, request_hash, response)
     VALUES (v_key, i ->> 'route', i ->> 'key', decode(i ->> 'hash', 'hex'), snap);
@@ -458,9 +684,11 @@ END $$;
 -- The candidates of a project, one per lane, in the order in which they should run. Lanes are found
 -- by jumping along the index, so 10,000 queued commands of one key cost as much as one.
 CREATE FUNCTION queue_heads(p_project text)
-RETURNS TABLE (id uuid, key_id uuid, max_concurrent int) LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+RETURNS TABLE (id uuid, key_id uuid, max_concurrent int) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
+DECLARE
+  busy text[] := ARRAY(SELECT c.session FROM commands c WHERE c.project = p_project AND c.session IS NOT NULL
+                          AND c.state IN ('claimed', 'running', 'cancelling'));
 BEGIN
   RETURN QUERY
   WITH RECURSIVE lane AS (
@@ -475,9 +703,8 @@ BEGIN
     CROSS JOIN LATERAL (
       SELECT c.id, c.priority FROM commands c
        WHERE c.project = p_project AND c.key_id = lane.key_id AND c.state = 'queued'
-         AND (c.session IS NULL OR NOT EXISTS (
-               SELECT FROM commands b WHERE b.project = p_project AND b.session = c.session
-                  AND b.state IN ('claimed', 'running', 'cancelling')))
+         AND (c.session IS NULL OR c.session <> ALL (busy))
+         AND (c.queue_deadline IS NULL OR c.queue_deadline > clock_timestamp())
        ORDER BY c.priority, c.id LIMIT 1) head
     LEFT JOIN lanes l ON l.project = p_project AND l.key_id = lane.key_id
    WHERE k.max_concurrent IS NULL OR k.max_concurrent > (
@@ -486,140 +713,193 @@ BEGIN
    ORDER BY head.priority, l.last_claimed_at NULLS FIRST, head.id;
 END $$;
 
--- Lock a key and count again; false releases the lock (a subtransaction), so no claim ever holds
--- one key while it waits for another.
-CREATE FUNCTION lock_key_slot(p_key uuid, p_max int) RETURNS boolean LANGUAGE plpgsql AS $$
+-- What a lease's holder needs to know of its command, in one row.
+CREATE VIEW claim_view AS
+  SELECT c.id, c.project, c.key_id, c.kind, c.spec, c.env_sealed, c.env_names, c.priority, c.state, c.labels,
+         c.session, c.timeouts, c.run_at, c.outcome, c.traceparent, c.retry_of, c.created_at, c.started_at,
+         c.finished_at, CASE c.state WHEN 'claimed' THEN 0 END AS queue_position, false AS lease_dead,
+         r.lease_token, r.lease_until, r.pod_uid, r.out_offset, r.err_offset, r.cancel_mode, r.cancel_reason,
+         p.description AS p_description, p.namespace AS p_namespace, p.pod AS p_pod, p.pod_uid AS p_pod_uid,
+         p.container AS p_container, p.workspace AS p_workspace, p.phase AS p_phase,
+         p.allowed_commands AS p_allowed_commands, p.max_concurrent_commands AS p_max_concurrent_commands,
+         p.paused_at AS p_paused_at, p.issues AS p_issues
+    FROM commands c JOIN command_runs r ON r.command_id = c.id JOIN projects p ON p.name = c.project;
+
+-- queued → claimed under a lease; false when the command does not wait any more. Only a command that
+-- has ended can lose its place after it was seen queued, so the lease it may get then binds nobody.
+CREATE FUNCTION take_command(p_id uuid, p_worker bigint, p_lease interval) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE command_runs r SET lease_token = r.lease_token + 1, worker = p_worker,
+         lease_until = clock_timestamp() + p_lease,
+         pod_uid = (SELECT p.pod_uid FROM projects p WHERE p.name = r.project)
+   WHERE r.command_id = p_id;
+  UPDATE commands c SET state = 'claimed' WHERE c.id = p_id AND c.state = 'queued';
+  IF FOUND THEN RETURN true; END IF;
+  UPDATE command_runs r SET lease_until = NULL WHERE r.command_id = p_id;
+  RETURN false;
+END $$;
+
+-- The same for a key with a limit: lock the key and count again. Refusing rolls the subtransaction
+-- back and with it the lock, so no claim ever holds one key while it waits for another.
+CREATE FUNCTION take_command_of_key(p_id uuid, p_key uuid, p_max int, p_worker bigint, p_lease interval)
+RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO key_slots (key_id) VALUES (p_key) ON CONFLICT DO NOTHING;
   PERFORM FROM key_slots WHERE key_id = p_key FOR UPDATE;
   IF (SELECT count(*) FROM commands b WHERE b.key_id = p_key
-         AND b.state IN ('claimed', 'running', 'cancelling')) >= p_max THEN
-    RAISE EXCEPTION 'key is full' USING ERRCODE = 'RD001';
+         AND b.state IN ('claimed', 'running', 'cancelling')) >= p_max
+     OR NOT take_command(p_id, p_worker, p_lease) THEN
+    RAISE EXCEPTION 'not this one' USING ERRCODE = 'RD001';
   END IF;
   RETURN true;
 EXCEPTION WHEN SQLSTATE 'RD001' THEN RETURN false;
 END $$;
 
 -- Claim the next command of a project for `p_worker`; no row when nothing may run. READ COMMITTED:
--- each statement sees what committed before it, so the count after the lock is exact.
-CREATE FUNCTION claim_command(p_project text, p_worker bigint, p_lease interval) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
+-- each statement sees what committed before it, so the count after the lock is exact. An empty queue
+-- is seen without the lock: what is queued later rings later.
+CREATE FUNCTION claim_command(p_project text, p_worker bigint, p_lease interval) RETURNS SETOF claim_view
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
-  room int; head record; tries int := 0;
+  room int; head record; tries int := 0; taken boolean;
 BEGIN
-  SELECT s.max_running INTO room FROM project_slots s
-    JOIN projects p ON p.name = s.project
-   WHERE s.project = p_project AND p.phase = 'ready' AND p.paused_at IS NULL
-     FOR UPDATE OF s;
+  IF NOT EXISTS (SELECT FROM commands c WHERE c.project = p_project AND c.state = 'queued') THEN RETURN; END IF;
+  SELECT s.max_running INTO room FROM project_slots s WHERE s.project = p_project FOR UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
-  IF (SELECT count(*) FROM commands c WHERE c.project = p_project
-         AND c.state IN ('claimed', 'running', 'cancelling')) >= room THEN RETURN; END IF;
+  IF NOT EXISTS (SELECT FROM projects p WHERE p.name = p_project AND p.phase = 'ready' AND p.paused_at IS NULL)
+     OR (SELECT count(*) FROM commands c WHERE c.project = p_project
+            AND c.state IN ('claimed', 'running', 'cancelling')) >= room THEN RETURN; END IF;
   FOR head IN SELECT * FROM queue_heads(p_project) LOOP
-    IF head.max_concurrent IS NOT NULL THEN
+    IF head.max_concurrent IS NULL THEN
+      taken := take_command(head.id, p_worker, p_lease);
+    ELSE
       tries := tries + 1;
       EXIT WHEN tries > 3;
-      CONTINUE WHEN NOT lock_key_slot(head.key_id, head.max_concurrent);
+      taken := take_command_of_key(head.id, head.key_id, head.max_concurrent, p_worker, p_lease);
     END IF;
-    PERFORM FROM command_runs r WHERE r.command_id = head.id FOR UPDATE;
-    UPDATE commands c SET state = 'claimed'
-     WHERE c.id = head.id AND c.state = 'queued'
-       AND (c.queue_deadline IS NULL OR c.queue_deadline > clock_timestamp());
-    CONTINUE WHEN NOT FOUND;
-    UPDATE command_runs r SET lease_token = r.lease_token + 1, worker = p_worker,
-           lease_until = clock_timestamp() + p_lease,
-           pod_uid = (SELECT p.pod_uid FROM projects p WHERE p.name = p_project)
-     WHERE r.command_id = head.id;
+    CONTINUE WHEN NOT taken;
     INSERT INTO lanes (project, key_id, last_claimed_at) VALUES (p_project, head.key_id, clock_timestamp())
     ON CONFLICT (project, key_id) DO UPDATE SET last_claimed_at = excluded.last_claimed_at;
-    RETURN NEXT head.id;
+    RETURN QUERY SELECT * FROM claim_view v WHERE v.id = head.id;
     RETURN;
   END LOOP;
 END $$;
 
--- Take over live commands whose lease is dead: the only way to take one from another runner.
-CREATE FUNCTION adopt_commands(p_worker bigint, p_lease interval, p_limit int) RETURNS SETOF uuid LANGUAGE sql AS $$
-  UPDATE command_runs r SET lease_token = r.lease_token + 1, worker = p_worker,
-         lease_until = clock_timestamp() + p_lease
-   WHERE r.command_id IN (
-     SELECT d.command_id FROM command_runs d JOIN commands c ON c.id = d.command_id
-      WHERE c.state IN ('claimed', 'running', 'cancelling')
-        AND d.worker IS DISTINCT FROM p_worker AND lease_is_dead(d.lease_until, d.worker)
-      LIMIT p_limit FOR UPDATE OF d SKIP LOCKED)
-  RETURNING r.command_id
-$$;
+-- Take over live commands whose lease is dead: the only way to take one from another runner. A
+-- runner takes its own only when time has run out, not because its lock is being reconnected.
+CREATE FUNCTION adopt_commands(p_worker bigint, p_lease interval, p_limit int) RETURNS SETOF claim_view
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+  taken uuid[];
+BEGIN
+  WITH dead AS (
+    SELECT d.command_id FROM commands c JOIN command_runs d ON d.command_id = c.id
+     WHERE c.state IN ('claimed', 'running', 'cancelling')
+       AND (d.lease_until IS NULL OR d.lease_until < clock_timestamp()
+            OR (d.worker IS DISTINCT FROM p_worker AND NOT worker_is_alive(d.worker)))
+     ORDER BY c.id LIMIT p_limit FOR UPDATE OF d SKIP LOCKED),
+  adopted AS (
+    UPDATE command_runs r SET lease_token = r.lease_token + 1, worker = p_worker,
+           lease_until = clock_timestamp() + p_lease
+      FROM dead WHERE r.command_id = dead.command_id
+    RETURNING r.command_id)
+  SELECT array_agg(command_id) INTO taken FROM adopted;
+  RETURN QUERY SELECT * FROM claim_view v WHERE v.id = ANY (taken) AND v.state IN ('claimed', 'running', 'cancelling')
+                ORDER BY v.id;
+END $$;
 
 -- Renew the leases this runner still holds. What does not come back is no longer its own.
 CREATE FUNCTION heartbeat(p_ids uuid[], p_tokens bigint[], p_lease interval)
 RETURNS TABLE (command_id uuid, cancel_mode text, cancel_reason text) LANGUAGE sql AS $$
   UPDATE command_runs r SET lease_until = clock_timestamp() + p_lease
     FROM unnest(p_ids, p_tokens) AS mine(id, token)
-   WHERE r.command_id = mine.id AND r.lease_token = mine.token
+   WHERE r.command_id = mine.id AND r.lease_token = mine.token AND r.lease_until IS NOT NULL
   RETURNING r.command_id, r.cancel_mode, r.cancel_reason
 $$;
 
--- The command runs: claimed → running, with its event.
-CREATE FUNCTION mark_running(p_id uuid, p_token bigint, p_from text[]) RETURNS boolean LANGUAGE plpgsql AS $$
+-- claimed → running, with its event; one being cancelled gets only its start time. False: the lease
+-- is another's.
+CREATE FUNCTION mark_running(p_id uuid, p_token bigint, p_event uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  c commands;
 BEGIN
-  PERFORM FROM command_runs r WHERE r.command_id = p_id AND r.lease_token = p_token FOR UPDATE;
+  PERFORM FROM command_runs r WHERE r.command_id = p_id AND r.lease_token = p_token AND r.lease_until IS NOT NULL
+     FOR UPDATE;
   IF NOT FOUND THEN RETURN false; END IF;
-  UPDATE commands c SET state = 'running', started_at = clock_timestamp() WHERE c.id = p_id AND c.state = ANY (p_from);
-  IF NOT FOUND THEN RETURN true; END IF;
-  PERFORM append_state(p_id, 'state', jsonb_build_object('state', 'running'));
-  INSERT INTO outbox (id, type, subject, data, traceparent)
-  SELECT gen_random_uuid(), 'ai.orchard9.rdev.command.started.v1',
-         format('projects/%s/commands/cmd_%s', c.project, translate(c.id::text, '-', '')),
-         jsonb_build_object('id', 'cmd_' || translate(c.id::text, '-', ''), 'project', c.project,
-                            'kind', c.kind, 'state', 'running'), c.traceparent
-    FROM commands c WHERE c.id = p_id;
+  UPDATE commands x SET started_at = clock_timestamp(), state = CASE x.state WHEN 'claimed' THEN 'running' ELSE x.state END
+   WHERE x.id = p_id AND x.state IN ('claimed', 'cancelling') AND x.started_at IS NULL RETURNING x.* INTO c;
+  IF c.state = 'running' THEN
+    PERFORM append_state(p_id, 'state', jsonb_build_object('state', 'running'));
+    PERFORM announce(p_event, 'started', p_id, c.project, c.kind, 'running', NULL, c.traceparent);
+  END IF;
   RETURN true;
 END $$;
 
--- End a command once: state, `end` event, outbox row. NULL token: allowed only from p_from.
--- status: ok, stale (token or state no longer fits).
+-- End a command once: state, `end` event, outbox row. NULL token: only from p_from, never claimed.
+-- status: ok, ended (it had), stale (the lease is another's, or the state no longer fits).
 CREATE FUNCTION finish_command(p_id uuid, p_token bigint, p_from text[], p_state text, p_outcome jsonb, p_event uuid)
 RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  r command_runs; c commands;
 BEGIN
-  PERFORM FROM command_runs r WHERE r.command_id = p_id AND (p_token IS NULL OR r.lease_token = p_token) FOR UPDATE;
+  SELECT * INTO r FROM command_runs x WHERE x.command_id = p_id
+     AND CASE WHEN p_token IS NULL THEN x.lease_token = 0 ELSE x.lease_token = p_token END FOR UPDATE;
   IF NOT FOUND THEN RETURN 'stale'; END IF;
-  UPDATE commands c SET state = p_state, outcome = p_outcome, finished_at = clock_timestamp(), env_sealed = NULL
-   WHERE c.id = p_id AND c.state = ANY (p_from);
+  IF p_token IS NOT NULL AND r.lease_until IS NULL THEN
+    RETURN CASE WHEN EXISTS (SELECT FROM commands x WHERE x.id = p_id AND x.finished_at IS NOT NULL)
+                THEN 'ended' ELSE 'stale' END;
+  END IF;
+  UPDATE commands x SET state = p_state, outcome = p_outcome, finished_at = clock_timestamp(), env_sealed = NULL
+   WHERE x.id = p_id AND x.state = ANY (p_from) RETURNING x.* INTO c;
   IF NOT FOUND THEN RETURN 'stale'; END IF;
-  PERFORM append_state(p_id, 'end', '{}');
-  UPDATE command_runs r SET lease_until = NULL WHERE r.command_id = p_id;
-  INSERT INTO outbox (id, type, subject, data, traceparent)
-  SELECT p_event, format('ai.orchard9.rdev.command.%s.v1', p_state),
-         format('projects/%s/commands/cmd_%s', c.project, translate(c.id::text, '-', '')),
-         jsonb_build_object('id', 'cmd_' || translate(c.id::text, '-', ''), 'project', c.project, 'kind', c.kind,
-                            'state', p_state, 'outcome', p_outcome #- '{agent,result}' #- '{agent,structured_output}'
-                                                                  #- '{agent,permission_denials}'), c.traceparent
-    FROM commands c WHERE c.id = p_id;
+  UPDATE command_runs x SET next_seq = r.next_seq + 1, lease_until = NULL WHERE x.command_id = p_id;
+  INSERT INTO command_events (day, command_id, seq, project, type, data)
+  VALUES (day_of(p_id), p_id, r.next_seq, r.project, 'end', '{}');
+  PERFORM announce(p_event, p_state, p_id, c.project, c.kind, p_state, p_outcome, c.traceparent);
   RETURN 'ok';
 END $$;
 
 -- Cancel. Never claimed: it ends here. Claimed once: it is `cancelling` until the workspace agrees.
--- status: cancelled, cancelling, ended.
-CREATE FUNCTION cancel_command(p_id uuid, p_mode text, p_reason text, p_outcome jsonb, p_event uuid)
+-- status: cancelled, cancelling, ended, unknown.
+CREATE FUNCTION cancel_command(p_id uuid, p_mode text, p_reason text, p_outcome jsonb, p_event uuid, a jsonb)
 RETURNS TABLE (status text, lease_dead boolean) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
   r command_runs; v_state text;
 BEGIN
   SELECT * INTO r FROM command_runs x WHERE x.command_id = p_id FOR UPDATE;
+  IF NOT FOUND THEN RETURN QUERY SELECT 'unknown', false; RETURN; END IF;
   SELECT c.state INTO v_state FROM commands c WHERE c.id = p_id;
-  IF v_state IN ('scheduled', 'queued') AND r.lease_token = 0 THEN
-    PERFORM finish_command(p_id, NULL, ARRAY['scheduled', 'queued'], 'cancelled', p_outcome, p_event);
+  IF v_state NOT IN ('scheduled', 'queued', 'claimed', 'running', 'cancelling') THEN
+    RETURN QUERY SELECT 'ended', false; RETURN;
+  END IF;
+  PERFORM audit(a, 'command.cancel_requested', shown_id(p_id), r.project,
+                jsonb_build_object('mode', p_mode, 'reason', p_reason));
+  IF finish_command(p_id, NULL, ARRAY['scheduled', 'queued'], 'cancelled', p_outcome, p_event) = 'ok' THEN
     RETURN QUERY SELECT 'cancelled', false; RETURN;
   END IF;
-  IF v_state IN ('claimed', 'running') THEN
+  IF v_state <> 'cancelling' THEN
     UPDATE commands c SET state = 'cancelling' WHERE c.id = p_id;
     PERFORM append_state(p_id, 'state', jsonb_build_object('state', 'cancelling', 'reason', p_reason));
-  ELSIF v_state <> 'cancelling' THEN
-    RETURN QUERY SELECT 'ended', false; RETURN;
   END IF;
   UPDATE command_runs x SET cancel_requested_at = coalesce(x.cancel_requested_at, clock_timestamp()),
          cancel_reason = coalesce(x.cancel_reason, p_reason),
          cancel_mode = CASE WHEN x.cancel_mode = 'force' THEN 'force' ELSE p_mode END
    WHERE x.command_id = p_id;
   RETURN QUERY SELECT 'cancelling', lease_is_dead(r.lease_until, r.worker);
+END $$;
+
+-- Change the priority of a command that waits; false when it does not.
+CREATE FUNCTION reprioritise_command(p_id uuid, p_priority smallint, a jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  c commands;
+BEGIN
+  PERFORM FROM command_runs r WHERE r.command_id = p_id FOR UPDATE;
+  UPDATE commands x SET priority = p_priority WHERE x.id = p_id AND x.state IN ('scheduled', 'queued')
+  RETURNING x.* INTO c;
+  IF NOT FOUND THEN RETURN false; END IF;
+  PERFORM audit(a, 'command.reprioritised', shown_id(p_id), c.project, jsonb_build_object('priority', p_priority));
+  RETURN true;
 END $$;
 
 -- Move what is due from scheduled to queued; one doorbell per command.
@@ -636,17 +916,14 @@ BEGIN
     UPDATE commands c SET state = 'queued' WHERE c.id = due.id AND c.state = 'scheduled';
     CONTINUE WHEN NOT FOUND;
     PERFORM append_state(due.id, 'state', jsonb_build_object('state', 'queued'));
-    INSERT INTO outbox (id, type, subject, data, traceparent)
-    VALUES (gen_random_uuid(), 'ai.orchard9.rdev.command.queued.v1',
-            format('projects/%s/commands/cmd_%s', due.project, translate(due.id::text, '-', '')),
-            jsonb_build_object('id', 'cmd_' || translate(due.id::text, '-', ''), 'project', due.project,
-                               'kind', due.kind, 'state', 'queued'), due.traceparent);
+    PERFORM announce(gen_random_uuid(), 'queued', due.id, due.project, due.kind, 'queued', NULL, due.traceparent);
     RETURN QUERY SELECT due.id, due.project;
   END LOOP;
 END $$;
 
 -- End what waited longer than its queue timeout. Only commands that were never claimed.
-CREATE FUNCTION expire_queued(p_outcome jsonb, p_limit int) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
+CREATE FUNCTION expire_queued(p_outcome jsonb, p_limit int) RETURNS SETOF uuid LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 DECLARE
   late record;
 BEGIN
@@ -661,8 +938,25 @@ BEGIN
   END LOOP;
 END $$;
 
+-- End commands of a key that wait; returns how many. What is claimed meanwhile is left to its runner.
+CREATE FUNCTION end_waiting(p_key uuid, p_outcome jsonb, p_limit int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+  waiting record; ended int := 0;
+BEGIN
+  FOR waiting IN
+    SELECT c.id FROM commands c JOIN command_runs r ON r.command_id = c.id
+     WHERE c.key_id = p_key AND c.state IN ('scheduled', 'queued') AND r.lease_token = 0
+     LIMIT p_limit FOR UPDATE OF r SKIP LOCKED
+  LOOP
+    IF finish_command(waiting.id, NULL, ARRAY['scheduled', 'queued'], 'cancelled', p_outcome, gen_random_uuid()) = 'ok' THEN
+      ended := ended + 1;
+    END IF;
+  END LOOP;
+  RETURN ended;
+END $$;
+
 -- Projects that need a runner: claimable work with room, or a live command without a live lease.
-CREATE FUNCTION projects_to_ring() RETURNS SETOF text LANGUAGE sql STABLE AS $$
+CREATE FUNCTION projects_to_ring() RETURNS SETOF text LANGUAGE sql STABLE SET enable_seqscan = off AS $$
   SELECT s.project FROM project_slots s JOIN projects p ON p.name = s.project
    WHERE (p.phase = 'ready' AND p.paused_at IS NULL
           AND EXISTS (SELECT FROM commands c WHERE c.project = s.project AND c.state = 'queued')
@@ -674,10 +968,59 @@ CREATE FUNCTION projects_to_ring() RETURNS SETOF text LANGUAGE sql STABLE AS $$
    ORDER BY 1
 $$;
 
--- Commands as callers see them; the computed columns cost only for the rows they concern.
+-- Commands as callers see them, without secrets; the computed columns cost only where they apply.
 CREATE VIEW command_view AS
-  SELECT c.*,
+  SELECT c.id, c.project, c.key_id, c.kind, c.spec, c.env_names, c.priority, c.state, c.labels, c.session,
+         c.timeouts, c.run_at, c.outcome, c.traceparent, c.retry_of, c.created_at, c.started_at, c.finished_at,
          CASE c.state WHEN 'queued' THEN queue_position(c.project, c.priority, c.id) WHEN 'claimed' THEN 0 END AS queue_position,
          CASE WHEN c.state IN ('claimed', 'running', 'cancelling') THEN
            (SELECT lease_is_dead(r.lease_until, r.worker) FROM command_runs r WHERE r.command_id = c.id) ELSE false END AS lease_dead
     FROM commands c;
+
+-- ---------------------------------------------------------------------------------------------
+-- Projects
+
+-- Make the registry say what one source shows now. p_found: [{name, workspace, phase, description,
+-- namespace, pod, pod_uid, container, allowed_commands, max_concurrent_commands, issues}]. A name that
+-- another source owns stays as it is and is answered in `refused`. Only rows that differ are written.
+CREATE FUNCTION sync_projects(p_source text, p_found jsonb, OUT appeared text[], OUT vanished text[], OUT refused text[])
+LANGUAGE plpgsql AS $$
+DECLARE
+  names text[] := ARRAY(SELECT f ->> 'name' FROM jsonb_array_elements(p_found) f);
+BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('rdev projects', 7));
+  refused := ARRAY(SELECT p.name FROM projects p WHERE p.name = ANY (names) AND p.source <> p_source ORDER BY 1);
+  appeared := ARRAY(SELECT n FROM unnest(names) n
+                     WHERE NOT EXISTS (SELECT FROM projects p WHERE p.name = n
+                                          AND (p.phase <> 'gone' OR p.source <> p_source)) ORDER BY 1);
+  vanished := ARRAY(SELECT p.name FROM projects p
+                     WHERE p.source = p_source AND p.phase <> 'gone' AND p.name <> ALL (names) ORDER BY 1);
+  INSERT INTO projects AS p (name, description, namespace, pod, pod_uid, container, workspace, phase, source,
+                             allowed_commands, max_concurrent_commands, issues)
+  SELECT f.name, f.description, f.namespace, f.pod, f.pod_uid, f.container, f.workspace, f.phase, p_source,
+         f.allowed_commands, f.max_concurrent_commands, f.issues
+    FROM jsonb_to_recordset(p_found) AS f(name text, description text, namespace text, pod text, pod_uid text,
+           container text, workspace text, phase text, allowed_commands text[], max_concurrent_commands int, issues jsonb)
+   ORDER BY f.name
+  ON CONFLICT (name) DO UPDATE SET
+         description = excluded.description, namespace = excluded.namespace, pod = excluded.pod,
+         pod_uid = excluded.pod_uid, container = excluded.container, workspace = excluded.workspace,
+         phase = excluded.phase, allowed_commands = excluded.allowed_commands,
+         max_concurrent_commands = excluded.max_concurrent_commands, issues = excluded.issues, seen_at = now()
+   WHERE p.source = excluded.source
+     AND (p.description, p.namespace, p.pod, p.pod_uid, p.container, p.workspace, p.phase, p.allowed_commands,
+          p.max_concurrent_commands, p.issues)
+         IS DISTINCT FROM
+         (excluded.description, excluded.namespace, excluded.pod, excluded.pod_uid, excluded.container,
+          excluded.workspace, excluded.phase, excluded.allowed_commands, excluded.max_concurrent_commands, excluded.issues);
+  UPDATE projects p SET phase = 'gone', seen_at = now() WHERE p.name = ANY (vanished);
+  INSERT INTO project_slots AS s (project, max_running)
+  SELECT p.name, p.max_concurrent_commands FROM projects p WHERE p.source = p_source AND p.name = ANY (names)
+   ORDER BY p.name
+  ON CONFLICT (project) DO UPDATE SET max_running = excluded.max_running WHERE s.max_running <> excluded.max_running;
+  INSERT INTO outbox (id, type, subject, data)
+  SELECT gen_random_uuid(), 'ai.orchard9.rdev.project.' || e.what || '.v1', 'projects/' || e.name,
+         jsonb_build_object('project', e.name)
+    FROM (SELECT 'discovered' AS what, n AS name FROM unnest(appeared) n
+          UNION ALL SELECT 'removed', n FROM unnest(vanished) n) e;
+END $$;

@@ -1,0 +1,180 @@
+"""Queue on PostgreSQL. Small batches of events go in by one call, large ones by binary COPY."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from common.adapters.postgres import rows
+from common.adapters.postgres.batch import Batch
+from common.adapters.postgres.connection import Connection, Row
+from common.adapters.postgres.parameters import jsonb
+from common.adapters.postgres.pool import Database
+from common.domain.command import Kind, State, sources_of
+from common.domain.events import NewEvent
+from common.domain.identifiers import new_id
+from common.ports.queue import LEASE_S, Claim, Held, LeaseLost
+
+COPY_FROM_BYTES: Final = (
+    64 * 1024
+)  # from here on COPY is faster than JSON (tests/load/bench_queue.py)
+_DIGEST_BYTES: Final = 1024 * 1024
+_COPY: Final = (
+    "COPY command_events (day, command_id, seq, project, at, type, stream, off, data) "
+    "FROM STDIN (FORMAT binary)"
+)
+
+
+class PgQueue:
+    """Claim, lease, append, finish."""
+
+    def __init__(self, db: Database, *, lease_s: float = LEASE_S) -> None:
+        self._db = db
+        self._lease_s = lease_s
+
+    def claim(self, project: str, worker: int) -> Claim | None:
+        row = self._db.one("claim", project=project, worker=worker, lease_s=self._lease_s)
+        return _claim(row) if row else None
+
+    def adopt(self, worker: int, limit: int) -> list[Claim]:
+        found = self._db.run("adopt", worker=worker, lease_s=self._lease_s, limit=limit)
+        return [_claim(row) for row in found]
+
+    def held(self, command_id: UUID, token: int) -> Claim:
+        row = self._db.one("held", id=command_id, token=token)
+        if row is None:
+            raise LeaseLost
+        return _claim(row)
+
+    def heartbeat(self, leases: Sequence[tuple[UUID, int]]) -> list[Held]:
+        if not leases:
+            return []
+        found = self._db.run("heartbeat", **_columns(leases), lease_s=self._lease_s)
+        return [Held(row["command_id"], row["cancel_mode"], row["cancel_reason"]) for row in found]
+
+    def release(self, leases: Sequence[tuple[UUID, int]]) -> None:
+        if leases:
+            self._db.run("release", **_columns(leases))
+
+    def append(self, command_id: UUID, token: int, events: Sequence[NewEvent]) -> str | None:
+        batch = Batch(events)
+        answer = self._append(command_id, token, batch)
+        if answer["first_seq"] is None:
+            batch = batch.without_stored(answer["out_offset"], answer["err_offset"])
+            if batch.events:
+                answer = self._append(command_id, token, batch)
+                if answer["first_seq"] is None:
+                    raise LeaseLost  # somebody else writes under this token
+        mode: str | None = answer["cancel_mode"]
+        return mode
+
+    def mark_running(self, command_id: UUID, token: int) -> None:
+        answer = self._db.one("mark_running", id=command_id, token=token, event=new_id())
+        if not (answer and answer["held"]):
+            raise LeaseLost
+
+    def finish(
+        self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
+    ) -> UUID | None:
+        event = new_id()
+        answer = self._db.one(
+            "finish",
+            id=command_id,
+            token=token,
+            sources=[str(source) for source in sources_of(state)],
+            state=str(state),
+            outcome=jsonb(outcome),
+            event=event,
+        )
+        if answer is None or answer["status"] == "stale":
+            raise LeaseLost
+        return event if answer["status"] == "ok" else None
+
+    def stored_digest(self, command_id: UUID, stream: str) -> str:
+        digest = hashlib.sha256()
+        offset = 0
+        while found := self._db.run(
+            "output", id=command_id, stream_name=stream, offset=offset, max_bytes=_DIGEST_BYTES
+        ):
+            for row in found:
+                digest.update(row["data"])
+                offset = row["off"] + len(row["data"])
+        return digest.hexdigest()
+
+    def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
+        for row in self._db.run("agent_result", id=command_id):
+            line = json.loads(row["data"])
+            if isinstance(line, dict) and line.get("type") == "result":
+                return line
+        return None
+
+    def _append(self, command_id: UUID, token: int, batch: Batch) -> Row:
+        if batch.size >= COPY_FROM_BYTES:
+            return self._db.atomically(lambda tx: _copy(tx, command_id, token, batch))
+        answer = self._db.one(
+            "append_events",
+            id=command_id,
+            token=token,
+            events=_as_json(batch.events),
+            out=batch.out.as_range(),
+            err=batch.err.as_range(),
+        )
+        if answer is None:
+            raise LeaseLost
+        return answer
+
+
+def _copy(tx: Connection, command_id: UUID, token: int, batch: Batch) -> Row:
+    found = tx.run(
+        "reserve_events",
+        {
+            "id": command_id,
+            "token": token,
+            "count": len(batch.events),
+            "out": batch.out.as_range(),
+            "err": batch.err.as_range(),
+        },
+    )
+    if not found:
+        raise LeaseLost
+    if found[0]["first_seq"] is not None:
+        tx.copy(_COPY, batch.binary(command_id, found[0]))
+    return found[0]
+
+
+def _as_json(events: Sequence[NewEvent]) -> str:
+    return json.dumps(
+        [
+            {
+                "type": event.type,
+                "stream": event.stream,
+                "off": event.offset,
+                "data": base64.b64encode(event.data).decode("ascii"),
+            }
+            for event in events
+        ]
+    )
+
+
+def _columns(leases: Sequence[tuple[UUID, int]]) -> dict[str, list[Any]]:
+    return {"ids": [lease[0] for lease in leases], "tokens": [lease[1] for lease in leases]}
+
+
+def _claim(row: Row) -> Claim:
+    command = rows.to_command(row)
+    separate = command.kind is Kind.CLAUDE or command.spec.get("streams") == "separate"
+    main = {"stdout" if separate else "merged": row["out_offset"]}
+    return Claim(
+        command=command,
+        project=rows.to_project(row, command.project, prefix="p_"),
+        token=row["lease_token"],
+        sealed_env=row["env_sealed"],
+        pod_uid=row["pod_uid"],
+        offsets=main | ({rows.OTHER_STREAM: row["err_offset"]} if separate else {}),
+        cancel_mode=row["cancel_mode"],
+        cancel_reason=row["cancel_reason"],
+    )

@@ -1,0 +1,49 @@
+-- The queue as the runner sees it (port Queue).
+
+-- name: claim
+-- The next command of a project, now claimed under a lease.
+SELECT * FROM claim_command(:project, :worker, make_interval(secs => :lease_s::double precision));
+
+-- name: adopt
+-- Live commands whose lease is dead, now this worker's.
+SELECT * FROM adopt_commands(:worker, make_interval(secs => :lease_s::double precision), :limit);
+
+-- name: held
+-- A command under a lease, as it is now.
+SELECT * FROM claim_view WHERE id = :id::uuid AND lease_token = :token::bigint AND lease_until IS NOT NULL;
+
+-- name: heartbeat
+-- Renew leases; answers those that are still ours, with the cancel request there may be.
+SELECT command_id, cancel_mode, cancel_reason
+  FROM heartbeat(:ids, :tokens, make_interval(secs => :lease_s::double precision));
+
+-- name: release
+-- Give leases up, so that anybody may adopt the commands at once.
+UPDATE command_runs r SET lease_until = NULL, worker = NULL
+  FROM unnest(:ids::uuid[], :tokens::bigint[]) AS mine(id, token)
+ WHERE r.command_id = mine.id AND r.lease_token = mine.token;
+
+-- name: append_events
+-- Append small events in one call.
+SELECT first_seq, out_offset, err_offset, cancel_mode
+  FROM append_events(:id, :token, :events, :out, :err);
+
+-- name: reserve_events
+-- Number events that a COPY in the same transaction then brings.
+SELECT first_seq, day, project, at, out_offset, err_offset, cancel_mode
+  FROM reserve_events(:id, :token, :count, :out, :err);
+
+-- name: mark_running
+-- claimed → running, with its event.
+SELECT mark_running(:id, :token, :event) AS held;
+
+-- name: finish
+-- End a command: state, end event and outbox row.
+SELECT finish_command(:id, :token, :sources, :state, :outcome, :event) AS status;
+
+-- name: agent_result
+-- The newest agent line that could be a result.
+SELECT e.data FROM command_events e
+ WHERE e.day = day_of(:id::uuid) AND e.command_id = :id::uuid AND e.type = 'agent'
+   AND position('"result"'::bytea IN e.data) > 0
+ ORDER BY e.seq DESC LIMIT 20;
