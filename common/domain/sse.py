@@ -61,7 +61,10 @@ def dumps_of(event: Event, extra: dict[str, Any], end: dict[str, Any] | None) ->
     One such row (say, an agent that printed NaN) must not make the rest of a stream unreadable.
     """
     try:
-        return dumps(extra | payload(event, end=end))
+        body = payload(event, end=end)
+        if event.type != END:
+            body["seq"] = event.seq  # also where an agent's line has a `seq` of its own
+        return dumps(extra | body)
     except (ValueError, TypeError, RecursionError):
         if event.type == END:  # the resource is ours: a fault there is a bug and must be seen
             raise
