@@ -23,6 +23,7 @@
 #            (`refused`: a tombstone; `killed`: see why). This is what makes a tombstone safe against
 #            a supervisor that was stopped between its claim and its launch.
 #   why      the reason of the first kill
+#   reaper   pid, start time and boot id of the latest process that carries a kill out
 #   cmd      pid and start time of the command
 #   out err  the spools; the supervisor holds them open as descriptors 8 and 9, so that anybody can
 #            read their sizes from /proc/PID/fdinfo without starting a process
@@ -91,13 +92,27 @@ first_line() {
   return 0
 }
 
+# sign FILE: who we are, into FILE.
+sign() {
+  read -r self _ </proc/self/stat
+  process "$self"
+  read -r boot </proc/sys/kernel/random/boot_id
+  { printf '%s %s %s\n' "$self" "$proc_start" "$boot" >"$1"; } 2>/dev/null
+}
+
+# signed FILE: who signed it lives; its pid in $signer.
+signed() {
+  signer= signer_start= signer_boot=
+  [ -e "$1" ] && read -r signer signer_start signer_boot 2>/dev/null <"$1"
+  [ -n "$signer_boot" ] || return 1
+  read -r boot </proc/sys/kernel/random/boot_id
+  [ "$boot" = "$signer_boot" ] && living "$signer" "$signer_start"
+}
+
 # owned: the supervisor of $dir lives; its pid in $owner.
 owned() {
-  owner= owner_start= owner_boot=
-  [ -e "$dir/owner" ] && read -r owner owner_start owner_boot 2>/dev/null <"$dir/owner"
-  [ -n "$owner_boot" ] || return 1
-  read -r boot </proc/sys/kernel/random/boot_id
-  [ "$boot" = "$owner_boot" ] && living "$owner" "$owner_start"
+  signed "$dir/owner" || return 1
+  owner=$signer
 }
 
 # commanded: the command's own process lives; its pid in $cmd.
@@ -180,6 +195,8 @@ look() {
     state=starting
   elif [ ! -e "$dir/owner" ] && ! forbid lost; then # the claimant was only slow
     state=running
+  elif signed "$dir/reaper"; then # its record is about to be written
+    state=orphan
   else
     marked "RDEV_COMMAND_ID=$id;"
     if [ -n "$pids" ]; then state=orphan; else state=lost; fi
@@ -240,12 +257,22 @@ sizes() {
 # element of a foreground pipeline, and the other element kills the shell that would wait for it.
 verb_start() {
   command -v setsid >/dev/null || refusal unsupported "the workspace has no setsid"
+  set -- sh "$script" own "$runs" "$id" "$@"
+  if [ -n "${BASH_VERSION-}" ]; then
+    # bash passes on variables that have no valid name and that it can therefore not unset; env can.
+    while IFS= read -r odd; do
+      [ -z "$odd" ] || set -- -u "$odd" "$@"
+    done <<END
+$(odd_names)
+END
+    [ "$1" = sh ] || set -- env "$@"
+  fi
   exec 4<&0 6>&2
   {
     reply=$(
       read -r self _ </proc/self/stat
       {
-        setsid sh "$script" own "$runs" "$id" "$@" <&4 >&5 2>&6 4<&- 5>&- 6>&- |
+        setsid "$@" <&4 >&5 2>&6 4<&- 5>&- 6>&- |
           kill -s KILL "$self"
       } 5>&1
     )
@@ -255,6 +282,11 @@ verb_start() {
   case $reply in 'won running'*) ;; *) return ;; esac
   follow_as out
   pump
+}
+
+# odd_names: everything before a `=` in our environment that is no name, one a line.
+odd_names() {
+  tr '\0' '\n' <"/proc/$$/environ" | sed -n 's/=.*//; /^[A-Za-z_][A-Za-z0-9_]*$/d; p'
 }
 
 verb_own() {
@@ -330,11 +362,9 @@ claim() {
     report
     exit 0
   fi
-  process $$
-  read -r boot </proc/sys/kernel/random/boot_id
   # exit.new is a reserve: when the disk is full at the end, the exit record still has its place.
-  if ! { printf '%s %s %s\n' $$ "$proc_start" "$boot" >"$dir/owner" &&
-    printf '%1024s\n' '' >"$dir/exit.new" && true >"$dir/log"; } 2>/dev/null; then
+  if ! sign "$dir/owner" ||
+    ! { printf '%1024s\n' '' >"$dir/exit.new" && true >"$dir/log"; } 2>/dev/null; then
     rm -rf "$dir"
     refusal no_space "the disk is full"
   fi
@@ -762,6 +792,7 @@ verb_reap() {
 # reap MODE INTERRUPT_FIRST: signals of growing force until the command's own process is gone. The
 # supervisor sees that and ends the rest; when it is dead itself, we do that too.
 reap() {
+  sign "$dir/reaper" || true # a full disk: at worst the run is called lost until it is sealed
   reap_ms=5
   # Launched, but its pid is not written down yet.
   while owned && [ ! -e "$dir/exit" ] && [ ! -s "$dir/cmd" ] && launching; do
