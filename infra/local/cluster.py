@@ -1,0 +1,201 @@
+"""Puts the parts together: functions, gateway, broker and sources behind two listeners."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping
+
+from infra.local.broker import Broker
+from infra.local.gateway import EventSender, Gateway, call
+from infra.local.home import Home
+from infra.local.instance import Instance
+from infra.local.manifests import FunctionSpec, ManifestError, Manifests, SecretKey
+from infra.local.process import Launcher
+from infra.local.scaler import Function
+from infra.local.settings import Settings
+from infra.local.sources import Ticker
+from infra.local.wire import (
+    Answer,
+    Handler,
+    Headers,
+    ServerConnection,
+    complete_body,
+)
+
+log = logging.getLogger("rdev.cluster")
+
+RUNNER = "on-command-queued"  # the function that has commands running, and is told to end them
+_IMAGE_ROOT = "/app/"
+_BACKLOG = 1024
+_SHUTDOWN = b"/shutdown"
+_BECAUSE = b'{"reason":"shutdown"}'
+_JSON: Headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+# Reach a function only where its manifest names them, or not at all.
+_NOT_INHERITED = frozenset(
+    {
+        "PYTHONDONTWRITEBYTECODE",  # without bytecode every start takes several times as long
+        "RDEV_API_KEY",
+        "RDEV_DATABASE_LISTEN_URL",
+        "RDEV_DATABASE_URL",
+        "RDEV_SECRET_KEYS",
+    }
+)
+
+Secrets = Mapping[tuple[str, str], str]
+
+
+class Cluster:
+    """The laptop's Knative, running."""
+
+    def __init__(self, settings: Settings, home: Home, manifests: Manifests) -> None:
+        self._settings = settings
+        self._internal_socket = listen(0)
+        internal = f"http://127.0.0.1:{self._internal_socket.getsockname()[1]}"
+        self._environment = {
+            **{k: v for k, v in settings.environment.items() if k not in _NOT_INHERITED},
+            "RDEV_BROKER_URL": f"{internal}/broker",
+            "RDEV_EDGE_OVERWRITES": "1",
+            "RDEV_HOME": str(home.path),
+            "RDEV_HOST": "127.0.0.1",
+            "RDEV_SERVICE_URL": internal + "/services/{service}",
+            "RDEV_TRUSTED_PROXIES": "127.0.0.0/8",
+            "RDEV_WORKSPACES": "local",
+        }
+        self._home = home
+        self._manifests = manifests
+        self._secrets: Secrets = {}
+        self.functions: Mapping[str, Function] = {}
+        self._servers: list[asyncio.Server] = []
+        self._ticking: asyncio.Task[None] | None = None
+
+    def provide(self, secrets: Secrets) -> None:
+        """Set what manifests find under `secretKeyRef`."""
+        self._secrets = secrets
+
+    def migration_environment(self) -> Mapping[str, str]:
+        """Return what a migration needs to know, which is where the database is."""
+        return {**self._environment, "RDEV_DATABASE_URL": self._secrets["rdev-database", "url"]}
+
+    def tick_now(self) -> None:
+        if self._ticking is not None:
+            self.ticker.tick_now()
+
+    async def start(self, public: socket.socket, launcher: Launcher) -> None:
+        """Begin to serve; returns before anything was started that nobody asked for."""
+        self.functions = {
+            spec.name: Function(
+                spec,
+                {**self._environment, **self._own_environment(spec)},
+                launcher,
+                self._home.logs / f"{spec.name}.log",
+                idle_s=self._settings.idle_s,
+                on_death=self._function_died,
+            )
+            for spec in self._manifests.functions.values()
+        }
+        self.broker = Broker(self._manifests.triggers, EventSender(self.functions))
+        sender = EventSender(self.functions, background=True)
+        self.ticker = Ticker(self._manifests.sources, sender, self._settings.tick_s)
+        self.gateway = Gateway(self.functions, self.broker.ingress)
+        await self._serve(public, self.gateway.public)
+        await self._serve(self._internal_socket, self.gateway.internal)
+        for function in self.functions.values():
+            function.ensure_min_scale()
+        self._ticking = asyncio.get_running_loop().create_task(self.ticker.run())
+
+    async def stop(self, *, cancel_commands: bool, within_s: float) -> None:
+        """End running commands unless told not to, then every function."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        self.gateway.closed = True
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if cancel_commands and RUNNER in self.functions:
+            # The functions get at least the last tenth of the time to end by themselves.
+            await _end_commands(self.functions[RUNNER], within_s * 0.9)
+        await self.broker.close()  # what it still held, the outbox and the tick see to
+        grace_s = max(0.1, deadline - loop.time())
+        await asyncio.gather(*(one.close(grace_s) for one in self.functions.values()))
+        for server in self._servers:
+            server.close()
+
+    async def _serve(self, listening: socket.socket, handler: Handler) -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: ServerConnection(handler), sock=listening, backlog=_BACKLOG
+        )
+        self._servers.append(server)
+
+    def _own_environment(self, spec: FunctionSpec) -> dict[str, str]:
+        """Return the variables of a function's manifest, and those that Knative sets."""
+        own = {
+            "K_SERVICE": spec.name,
+            "K_CONFIGURATION": spec.name,
+            "K_REVISION": f"{spec.name}-local",
+        }
+        for name, value in spec.env.items():
+            if not isinstance(value, SecretKey):
+                own[name] = self._local_path(value) if name == "FUNCTION_SOURCE" else value
+            elif (value.secret, value.key) in self._secrets:
+                own[name] = self._secrets[value.secret, value.key]
+            elif not value.optional:
+                raise ManifestError(f"{spec.name}: no secret {value.secret} with key {value.key}")
+        return own
+
+    def _local_path(self, source: str) -> str:
+        if not source.startswith(_IMAGE_ROOT):
+            return source
+        return str(self._settings.root / source.removeprefix(_IMAGE_ROOT))
+
+    def _function_died(self, name: str) -> None:
+        """Let the tick repair at once what a dead process left."""
+        self.tick_now()
+
+
+async def _end_commands(runner: Function, within_s: float) -> None:
+    """Have every instance of the runner end its commands, and wait until they have ended."""
+    asked = [_ask(one) for one in runner.instances] or [_ask_whichever_starts(runner)]
+    try:
+        async with asyncio.timeout(within_s):
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+    except TimeoutError:
+        log.error("commands did not end within %.1f s", within_s)
+        return
+    for answer in answers:
+        if isinstance(answer, Exception):
+            log.error("commands could not be ended: %s", answer)
+        elif isinstance(answer, Answer) and answer.status >= 300:
+            log.error("commands could not be ended: the runner answered %s", answer.status)
+
+
+async def _ask(instance: Instance) -> Answer:
+    connection = await instance.pool.get()
+    instance.take()
+    try:
+        answer = await connection.request("POST", _SHUTDOWN, _JSON, complete_body(_BECAUSE))
+        await answer.body.read_all()
+        return answer
+    finally:
+        instance.give_back()
+        instance.pool.put(connection)
+
+
+async def _ask_whichever_starts(runner: Function) -> Answer:
+    """There may be commands without a runner, when it died just now."""
+    async with call(runner, "POST", _SHUTDOWN, _JSON, complete_body(_BECAUSE)) as answer:
+        await answer.body.read_all()
+        return answer
+
+
+def listen(port: int) -> socket.socket:
+    """Bind a loopback address; raise OSError when the port is taken."""
+    # With the protocol named, asyncio sets TCP_NODELAY on what is accepted; without it, it does not.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening

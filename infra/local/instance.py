@@ -1,0 +1,149 @@
+"""One process of one function, from the choice of its port to its end."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from infra.local.manifests import FunctionSpec
+from infra.local.process import Launcher, Running, last_line, size
+from infra.local.wire import ClientPool, Headers, PeerGoneError, complete_body
+
+log = logging.getLogger("rdev.functions")
+
+START_TIMEOUT_S = 60.0
+_PROBE_S = 0.003  # readiness can only be polled; a fork answers after about 15 ms
+_PROBE_SLOW_S = 0.02
+_PROBE_FAST_FOR_S = 1.0
+_PROBE_HEADERS: Headers = [(b"host", b"127.0.0.1"), (b"user-agent", b"kube-probe/local")]
+# What was written to an instance before it is told to stop has been read by it after this time.
+_SETTLE_S = 0.5
+_HOST = "127.0.0.1"
+
+
+class StartError(Exception):
+    """An instance ended, or stayed silent, before it was ready; the message is for people."""
+
+
+class Instance:
+    """A ready process of a function, its connections and how many requests it has."""
+
+    def __init__(self, process: Running, port: int, log_file: Path, log_size: int) -> None:
+        self.process = process
+        self.port = port
+        self._log_file = log_file
+        self._log_size = log_size  # when it was started
+        self.pool = ClientPool(_HOST, port)
+        self.ready_at = 0.0
+        self.in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def take(self) -> None:
+        self.in_flight += 1
+        self._idle.clear()
+
+    def give_back(self) -> None:
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+
+    def last_words(self) -> str:
+        """Return the last line of its log."""
+        return last_line(self._log_file, self._log_size)
+
+    async def stop(self, grace_s: float, settle_s: float = _SETTLE_S) -> None:
+        """Let requests be read, SIGTERM, and SIGKILL after `grace_s` (or when cancelled)."""
+        try:
+            if self.in_flight:
+                with suppress(TimeoutError):  # streams stay open; the function ends them itself
+                    await asyncio.wait_for(self._idle.wait(), settle_s)
+            self.pool.close()
+            self.process.signal(signal.SIGTERM)
+            await asyncio.wait([self.process.exited], timeout=grace_s)
+        finally:
+            if not self.process.exited.done():
+                log.warning("pid %s did not stop in time and is killed", self.process.pid)
+                self.process.signal(signal.SIGKILL)
+        await asyncio.wait([self.process.exited])
+
+
+async def start(
+    spec: FunctionSpec, environment: Mapping[str, str], launcher: Launcher, log_file: Path
+) -> Instance:
+    """Start a process of a function and return it once it is ready; raise StartError."""
+    with _reserved_port() as reservation:
+        port = reservation.getsockname()[1]
+        if sys.platform != "linux":
+            reservation.close()  # others do not share; the function has to be quick
+        environment = {**environment, "PORT": str(port)}
+        log_size = size(log_file)
+        try:
+            process = await launcher.launch(spec.command, environment, log_file)
+        except OSError as error:
+            raise StartError(f"cannot be started: {error}") from error
+        instance = Instance(process, port, log_file, log_size)
+        try:
+            await _until_ready(instance, spec.readiness_path)
+        except BaseException:
+            process.signal(signal.SIGKILL)
+            raise
+    instance.ready_at = time.monotonic()
+    return instance
+
+
+def how_it_ended(status: int) -> str:
+    """Say what an exit status means."""
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"exited with status {status}"
+
+
+async def _until_ready(instance: Instance, path: str | None) -> None:
+    began = time.monotonic()
+    exited = instance.process.exited
+    while not await _probe(instance, path):
+        waited = time.monotonic() - began
+        if exited.done():
+            said = instance.last_words()
+            how = how_it_ended(exited.result())
+            raise StartError(f"{how} before it was ready" + (f": {said}" if said else ""))
+        if waited > START_TIMEOUT_S:
+            said = instance.last_words()
+            raise StartError(f"is not ready after {START_TIMEOUT_S:.0f} s: {said}")
+        pause_s = _PROBE_S if waited < _PROBE_FAST_FOR_S else _PROBE_SLOW_S
+        await asyncio.wait([exited], timeout=pause_s)
+
+
+async def _probe(instance: Instance, path: str | None) -> bool:
+    """Ask as a kubelet does: a status from 200 to 399, or an open port when there is no path."""
+    try:
+        connection = await instance.pool.get()
+    except OSError:
+        return False
+    try:
+        if path is None:
+            return True
+        answer = await connection.request("GET", path.encode(), _PROBE_HEADERS, complete_body(b""))
+        await answer.body.read_all()
+    except PeerGoneError:
+        return False
+    finally:
+        instance.pool.put(connection)
+    return 200 <= answer.status < 400
+
+
+def _reserved_port() -> socket.socket:
+    """Bind a free port that the function may bind too, and nobody else gets meanwhile.
+
+    Linux lets two sockets with SO_REUSEADDR share an address while only one of them listens.
+    """
+    reservation = socket.socket()
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind((_HOST, 0))
+    return reservation
