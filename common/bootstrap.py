@@ -70,7 +70,7 @@ class App:
 
     @cached_property
     def database(self) -> Any:
-        from common.adapters.postgres import Database
+        from common.adapters.postgres.pool import Database
         from common.domain.errors import Unavailable
 
         if not self.settings.database_url:
@@ -85,55 +85,55 @@ class App:
 
     @cached_property
     def commands(self) -> CommandStore:
-        from common.adapters.postgres import PgCommandStore
+        from common.adapters.postgres.commands import PgCommandStore
 
         return PgCommandStore(self.database)
 
     @cached_property
     def queue(self) -> Queue:
-        from common.adapters.postgres import PgQueue
+        from common.adapters.postgres.queue import PgQueue
 
         return PgQueue(self.database)
 
     @cached_property
     def events(self) -> EventReader:
-        from common.adapters.postgres import PgEventReader
+        from common.adapters.postgres.events import PgEventReader
 
         return PgEventReader(self.database)
 
     @cached_property
     def keys(self) -> KeyStore:
-        from common.adapters.postgres import PgKeyStore
+        from common.adapters.postgres.keys import PgKeyStore
 
         return PgKeyStore(self.database)
 
     @cached_property
     def projects(self) -> ProjectStore:
-        from common.adapters.postgres import PgProjectStore
+        from common.adapters.postgres.projects import PgProjectStore
 
         return PgProjectStore(self.database)
 
     @cached_property
     def outbox(self) -> Outbox:
-        from common.adapters.postgres import PgOutbox
+        from common.adapters.postgres.outbox import PgOutbox
 
         return PgOutbox(self.database)
 
     @cached_property
     def signals(self) -> Signals:
-        from common.adapters.postgres import PgSignals
+        from common.adapters.postgres.signals import PgSignals
 
         return PgSignals(self.database, self.settings.listen)
 
     @cached_property
     def upkeep(self) -> Upkeep:
-        from common.adapters.postgres import PgUpkeep
+        from common.adapters.postgres.upkeep import PgUpkeep
 
         return PgUpkeep(self.database)
 
     @cached_property
     def status(self) -> SystemStatus:
-        from common.adapters.postgres import PgStatus
+        from common.adapters.postgres.status import PgStatus
 
         return PgStatus(self.database)
 
@@ -200,7 +200,7 @@ class App:
     def timers(self) -> Timers:
         from common.services.timers import Timers
 
-        return Timers(lambda: self.repair.promote())
+        return Timers(lambda: self.repair.promote())  # noqa: PLW0108  # built when it is due
 
     @cached_property
     def submit(self) -> Submit:
@@ -341,10 +341,14 @@ class App:
         self.cancel.by_shutdown(command_id)
 
     def migrate(self) -> None:
-        """Bring the database's schema up to date. Raises Unavailable."""
-        from common.adapters.postgres import migrate
+        """Bring the database's schema up to date. Raises RdevError with what a person must do."""
+        from common.adapters.postgres.migrate import MigrationError, migrate
+        from common.domain.errors import RdevError
 
-        migrate(self.settings.database_url)
+        try:
+            migrate(self.settings.database_url)
+        except MigrationError as error:
+            raise RdevError(str(error)) from error
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` on the event loop until this process ends."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pg8000.exceptions import DatabaseError
 
 from common.adapters.postgres.failures import sqlstate
+from common.adapters.postgres.migrate import SCHEMA_VERSION
 from common.adapters.postgres.pool import Database
 from common.domain.command import Priority
 from common.ports.status import Dependency, Numbers
@@ -14,6 +15,8 @@ _NO_SUCH_TABLE = "42P01"
 
 class PgStatus:
     """What the system says of itself."""
+
+    code_version = SCHEMA_VERSION
 
     def __init__(self, db: Database) -> None:
         self._db = db
