@@ -24,30 +24,82 @@ def _setting(variable: str, default: Any, what: str) -> Any:
 class Settings:
     """One process's configuration."""
 
-    database_url: str = _setting("RDEV_DATABASE_URL", "", "PostgreSQL to use, `postgresql://user@host/db`; `?host=/dir` for a socket")
-    listen_url: str = _setting("RDEV_DATABASE_LISTEN_URL", "", "direct PostgreSQL for LISTEN where a pooler stands between; default: RDEV_DATABASE_URL")
+    database_url: str = _setting(
+        "RDEV_DATABASE_URL",
+        "",
+        "PostgreSQL to use, `postgresql://user@host/db`; `?host=/dir` for a socket",
+    )
+    listen_url: str = _setting(
+        "RDEV_DATABASE_LISTEN_URL",
+        "",
+        "direct PostgreSQL for LISTEN where a pooler stands between; default: RDEV_DATABASE_URL",
+    )
     pool_open: int = _setting("RDEV_PG_POOL", 25, "connections a process opens at most")
     pool_idle: int = _setting("RDEV_PG_IDLE", 10, "connections a process keeps idle at most")
-    secret_keys: tuple[str, ...] = _setting("RDEV_SECRET_KEYS", (), "Fernet keys for secrets at rest, comma-separated, newest first")
-    broker_url: str = _setting("RDEV_BROKER_URL", "", "the broker's ingress; events are POSTed here; empty: events wait in the outbox")
-    service_url: str = _setting("RDEV_SERVICE_URL", "http://{service}.rdev.svc.cluster.local", "a function's own address, `{service}` replaced")
-    workspaces: str = _setting("RDEV_WORKSPACES", "local", "where commands run: `local` directories or `kubernetes` pods")
-    home: str = _setting("RDEV_HOME", ".rdev", "laptop only: holds workspaces/, projects.yaml and the run directories")
-    runner_commands: int = _setting("RDEV_RUNNER_COMMANDS", 10, "commands one runner process follows at most")
-    output_cap: int = _setting("RDEV_OUTPUT_CAP", 1 << 30, "bytes of output kept per command and stream; beyond it the cut is marked")
+    secret_keys: tuple[str, ...] = _setting(
+        "RDEV_SECRET_KEYS", (), "Fernet keys for secrets at rest, comma-separated, newest first"
+    )
+    broker_url: str = _setting(
+        "RDEV_BROKER_URL",
+        "",
+        "the broker's ingress; events are POSTed here; empty: events wait in the outbox",
+    )
+    service_url: str = _setting(
+        "RDEV_SERVICE_URL",
+        "http://{service}.rdev.svc.cluster.local",
+        "a function's own address, `{service}` replaced",
+    )
+    workspaces: str = _setting(
+        "RDEV_WORKSPACES", "local", "where commands run: `local` directories or `kubernetes` pods"
+    )
+    home: str = _setting(
+        "RDEV_HOME",
+        ".rdev",
+        "laptop only: holds workspaces/, projects.yaml and the run directories",
+    )
+    runner_commands: int = _setting(
+        "RDEV_RUNNER_COMMANDS", 10, "commands one runner process follows at most"
+    )
+    output_cap: int = _setting(
+        "RDEV_OUTPUT_CAP",
+        1 << 30,
+        "bytes of output kept per command and stream; beyond it the cut is marked",
+    )
     max_body: int = _setting("RDEV_MAX_BODY", 1 << 20, "bytes of a request body at most")
-    stream_max_age_s: int = _setting("RDEV_STREAM_MAX_AGE_S", 300, "seconds after which a stream asks its client to reconnect")
-    streams_per_key: int = _setting("RDEV_STREAMS_PER_KEY", 50, "open streams of one key in one stream process at most")
-    waiters: int = _setting("RDEV_WAITERS", 30, "requests with `Prefer: wait` one process holds at most")
+    stream_max_age_s: int = _setting(
+        "RDEV_STREAM_MAX_AGE_S", 300, "seconds after which a stream asks its client to reconnect"
+    )
+    streams_per_key: int = _setting(
+        "RDEV_STREAMS_PER_KEY", 50, "open streams of one key in one stream process at most"
+    )
+    waiters: int = _setting(
+        "RDEV_WAITERS", 30, "requests with `Prefer: wait` one process holds at most"
+    )
     drain_s: int = _setting("RDEV_DRAIN_S", 30, "seconds a stopping process gives its requests")
-    trusted_proxies: tuple[Network, ...] = _setting("RDEV_TRUSTED_PROXIES", (), "CIDRs of pods and load balancers whose X-Forwarded-For counts")
-    edge_overwrites: bool = _setting("RDEV_EDGE_OVERWRITES", False, "1: the edge overwrites X-Forwarded-For, so its leftmost address counts when all hops are trusted")
+    trusted_proxies: tuple[Network, ...] = _setting(
+        "RDEV_TRUSTED_PROXIES", (), "CIDRs of pods and load balancers whose X-Forwarded-For counts"
+    )
+    edge_overwrites: bool = _setting(
+        "RDEV_EDGE_OVERWRITES",
+        False,
+        "1: the edge overwrites X-Forwarded-For, so its leftmost address counts when all hops are trusted",
+    )
     output_days: int = _setting("RDEV_KEEP_OUTPUT_DAYS", 14, "days that events and output are kept")
-    commands_days: int = _setting("RDEV_KEEP_COMMANDS_DAYS", 90, "days that ended commands are kept")
+    commands_days: int = _setting(
+        "RDEV_KEEP_COMMANDS_DAYS", 90, "days that ended commands are kept"
+    )
     audit_days: int = _setting("RDEV_KEEP_AUDIT_DAYS", 400, "days that the audit trail is kept")
-    idempotency_hours: int = _setting("RDEV_KEEP_IDEMPOTENCY_HOURS", 24, "hours that an Idempotency-Key is remembered")
-    dead_letters_days: int = _setting("RDEV_KEEP_DEAD_LETTERS_DAYS", 30, "days that dead letters are kept")
-    runs_hours: int = _setting("RDEV_KEEP_RUNS_HOURS", 24, "hours that a run directory stays in the workspace after its end")
+    idempotency_hours: int = _setting(
+        "RDEV_KEEP_IDEMPOTENCY_HOURS", 24, "hours that an Idempotency-Key is remembered"
+    )
+    dead_letters_days: int = _setting(
+        "RDEV_KEEP_DEAD_LETTERS_DAYS", 30, "days that dead letters are kept"
+    )
+    runs_hours: int = _setting(
+        "RDEV_KEEP_RUNS_HOURS",
+        24,
+        "hours that a run directory stays in the workspace after its end",
+    )
     log_level: str = _setting("RDEV_LOG_LEVEL", "info", "debug, info, warning or error")
 
     @property
@@ -67,7 +119,9 @@ def _read(text: str, default: Any, variable: str) -> Any:
             return int(text)
         if isinstance(default, tuple):
             parts = tuple(p.strip() for p in text.split(",") if p.strip())
-            return tuple(ip_network(p) for p in parts) if variable == "RDEV_TRUSTED_PROXIES" else parts
+            return (
+                tuple(ip_network(p) for p in parts) if variable == "RDEV_TRUSTED_PROXIES" else parts
+            )
     except (KeyError, ValueError) as error:
         raise SystemExit(f"rdev: {variable}={text!r} cannot be read: {error}") from None
     return text

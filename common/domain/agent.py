@@ -1,8 +1,8 @@
 """claude's stdout: JSON lines, kept byte for byte and shown one event a line.
 
 A line becomes an `agent` event that holds the line's own bytes and their offset in stdout, so the
-stream stays byte-exact and nothing is stored twice. A line too long for one event is stored as plain
-output pieces, followed by an `agent` event that says what it was.
+stream stays byte-exact and nothing is stored twice. A line too long for one event is stored as
+plain output pieces, followed by an `agent` event that says what it was.
 """
 
 from __future__ import annotations

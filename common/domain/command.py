@@ -1,6 +1,7 @@
 """A command: its kinds, states and reasons, and the machine that says which state may follow which.
 
-scheduled → queued → claimed → running → cancelling → succeeded | failed | cancelled | timed_out | lost
+scheduled → queued → claimed → running → cancelling →
+succeeded | failed | cancelled | timed_out | lost
 
 A command runs at most once. The API shows `claimed` as `queued`: nothing has run yet.
 """

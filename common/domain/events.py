@@ -1,8 +1,8 @@
 """What happens to a command, as numbered events; the number is the SSE id.
 
-Every event is one row: `seq` runs from 1 without gaps under the command's lock. Output keeps its raw
-bytes and the offset in its stream; all others keep their JSON. `end` keeps nothing: it is rendered
-from the command's final row, so there is one truth and it survives the events' retention.
+Every event is one row: `seq` runs from 1 without gaps under the command's lock. Output keeps its
+raw bytes and the offset in its stream; all others keep their JSON. `end` keeps nothing: it is
+rendered from the command's final row, so there is one truth and it survives the events' retention.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-MAX_EVENT_BYTES: Final = 64 * 1024  # one event on the wire; intermediaries forward at least this much
+MAX_EVENT_BYTES: Final = (
+    64 * 1024
+)  # one event on the wire; intermediaries forward at least this much
 
 STATE, OUTPUT, AGENT, APPROVAL, USAGE = "state", "output", "agent", "approval", "usage"
 WARNING, TRUNCATED, GAP, END = "warning", "truncated", "gap", "end"
@@ -80,7 +82,7 @@ def text_or_base64(data: bytes) -> dict[str, str]:
 
 
 def complete_utf8(data: bytes) -> int:
-    """How many leading bytes of `data` do not end inside a UTF-8 sequence (at most 3 are left out)."""
+    """How many leading bytes of `data` do not end inside a UTF-8 sequence: all but 3 at least."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
         if byte & 0xC0 == 0x80:

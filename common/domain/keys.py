@@ -66,7 +66,7 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A stored key, without its secret. `projects` None means all; `rate_limit` None means no limit."""
+    """A stored key, without its secret. `projects` None: all; `rate_limit` None: no limit."""
 
     id: UUID
     name: str

@@ -30,7 +30,9 @@ def never_ran(reason: Reason) -> dict[str, Any]:
     return _outcome(reason, None, None, 0, _total(StreamTotal(0, EMPTY_SHA256)), None)
 
 
-def conclude(kind: Kind, record: ExitRecord, result: dict[str, Any] | None, *, separate: bool) -> Conclusion:
+def conclude(
+    kind: Kind, record: ExitRecord, result: dict[str, Any] | None, *, separate: bool
+) -> Conclusion:
     """State and outcome of a run that left an exit record; `result` is claude's result line."""
     state, reason = _verdict(kind, record, result)
     out = _total(record.stdout, stderr=record.stderr if separate else None)
@@ -65,9 +67,7 @@ def lost(reason: Reason, sizes: dict[str, int], digests: dict[str, str]) -> Conc
     return Conclusion(State.LOST, _outcome(reason, None, None, 0, out, None))
 
 
-def _verdict(
-    kind: Kind, record: ExitRecord, result: dict[str, Any] | None
-) -> tuple[State, Reason]:
+def _verdict(kind: Kind, record: ExitRecord, result: dict[str, Any] | None) -> tuple[State, Reason]:
     if record.reason in _KILLED:
         return State.CANCELLED, _KILLED[record.reason]
     if record.reason in _TIMEOUTS:
@@ -90,7 +90,7 @@ _SUBTYPES: Final = {
 
 
 def _agent_verdict(record: ExitRecord, result: dict[str, Any] | None) -> tuple[State, Reason]:
-    """claude exits 0 without a result, and says `success` of an API error: believe neither alone."""
+    """claude exits 0 without a result and says `success` of an API error: believe neither alone."""
     if result is None:
         return State.FAILED, Reason.NO_RESULT if record.code == 0 else Reason.EXIT_NONZERO
     if result.get("subtype") in _SUBTYPES:

@@ -9,7 +9,9 @@ from enum import StrEnum
 from typing import Final
 
 DEFAULT_MAX_CONCURRENT: Final = 5
-NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # a DNS label: it names a directory too
+NAME: Final = re.compile(
+    r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+)  # a DNS label: it names a directory too
 
 
 class Phase(StrEnum):

@@ -43,7 +43,7 @@ Content = BaseModel | dict[str, Any] | bytes | Iterator[bytes] | None
 
 @dataclass
 class Reply:
-    """The answer: `content` a model, a JSON object, or bytes (whole or in pieces) with `media_type`."""
+    """The answer: `content` is a model, a JSON object, or bytes, also in pieces."""
 
     content: Content = None
     status: int = 200

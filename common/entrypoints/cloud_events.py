@@ -46,7 +46,9 @@ def parse(headers: Headers, body: bytes) -> IncomingEvent:
         event = from_http(dict(headers), body, data_unmarshaller=lambda raw: raw)
     except (GenericException, ValueError, TypeError) as error:
         raise InvalidRequest(f"this is no CloudEvent: {error}"[:300]) from None
-    attributes = {name: str(value) for name, value in event.get_attributes().items() if value is not None}
+    attributes = {
+        name: str(value) for name, value in event.get_attributes().items() if value is not None
+    }
     if any(len(value) > MAX_ATTRIBUTE for value in attributes.values()):
         raise InvalidRequest(f"an attribute has more than {MAX_ATTRIBUTE} characters")
     return IncomingEvent(

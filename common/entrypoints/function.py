@@ -30,8 +30,8 @@ class Account(StrEnum):
 class Scale:
     """How Knative runs it. `concurrency` is hard, per instance; 0 is unlimited. Seconds for times.
 
-    `timeout_s` caps a whole request and is the pod's grace period; SIGTERM comes 30 s late, so it is
-    well above 30 everywhere.
+    `timeout_s` caps a whole request and is the pod's grace period; SIGTERM comes 30 s late, so it
+    is well above 30 everywhere.
     """
 
     minimum: int = 0
@@ -102,9 +102,7 @@ class Function:
 
         def declare(handler: Handler) -> Handler:
             adapter = None if body is None else TypeAdapter(body)
-            self.routes.append(
-                Route(method, path, summary, handler, scopes, body=adapter, **rest)
-            )
+            self.routes.append(Route(method, path, summary, handler, scopes, body=adapter, **rest))
             return handler
 
         return declare
@@ -123,9 +121,7 @@ class Function:
 
     def stream(self, path: str, **rest: Any) -> Callable[[Handler], Handler]:
         """Declare a stream: the handler is `async (call) -> ASGI app`, run after authorising."""
-        return self.route(
-            "GET", path, kind="stream", media_type="text/event-stream", **rest
-        )
+        return self.route("GET", path, kind="stream", media_type="text/event-stream", **rest)
 
     def event(self, path: str = "/", *, summary: str) -> Callable[[Handler], Handler]:
         """Declare an event handler `(app, event) -> None`; it is answered with an empty 202."""

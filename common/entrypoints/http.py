@@ -267,7 +267,9 @@ def _idempotency(route: Route, call: Call) -> Idempotency | None:
         return None
     match = _IDEMPOTENCY_KEY.fullmatch(given[0]) if len(given) == 1 else None
     if match is None:
-        raise InvalidRequest("Idempotency-Key must be given once, 1 to 255 printable ASCII characters")
+        raise InvalidRequest(
+            "Idempotency-Key must be given once, 1 to 255 printable ASCII characters"
+        )
     path = route.path.format_map(dict(call.path))
     digest = hashlib.sha256(f"{path}\n{call.query!r}\n".encode() + call.raw_body).digest()
     return Idempotency(f"{route.method} {path}", match[1], digest)

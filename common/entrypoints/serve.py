@@ -1,9 +1,9 @@
 """One process = one function: `python -m common.entrypoints.serve`.
 
-functions-framework's ASGI app behind our own uvicorn. Its CLI would close idle connections after 2 s
-(EOF behind queue-proxy), has no lifespan, and cuts an open stream 30 s after SIGTERM; here SIGTERM
-first tells the function (streams ask their clients to reconnect, a runner hands its commands over),
-then lets requests finish within the drain budget.
+functions-framework's ASGI app behind our own uvicorn. Its CLI would close idle connections after 2
+s (EOF behind queue-proxy), has no lifespan, and cuts an open stream 30 s after SIGTERM; here
+SIGTERM first tells the function (streams ask their clients to reconnect, a runner hands its
+commands over), then lets requests finish within the drain budget.
 
 SIGUSR1 is the laptop's Ctrl-C: what runs here is cancelled first, then the process drains.
 """
@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -33,7 +34,13 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.bootstrap import App, app
-from common.domain.errors import InvalidRequest, MethodNotAllowed, RdevError, Unavailable, UriTooLong
+from common.domain.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    RdevError,
+    Unavailable,
+    UriTooLong,
+)
 from common.entrypoints.function import Function
 from common.entrypoints.http import request_id
 from common.entrypoints.problem import problem
@@ -74,7 +81,8 @@ class Guard:
             error = _unacceptable(scope)
             if error is not None:
                 response = problem(error, request_id(Headers(scope=scope)))
-                return await response(scope, receive, send)
+                await response(scope, receive, send)
+                return
         await self._inner(scope, receive, send)
 
 
@@ -93,8 +101,8 @@ def _unacceptable(scope: Scope) -> RdevError | None:
 
 def asgi(source: str, target: str = "handle") -> tuple[ASGIApp, Function]:
     """The whole ASGI app of the function in `source`, and its declaration."""
-    framework = functions_framework.aio.create_asgi_app(target, source, "http")
-    module = sys.modules[os.path.splitext(os.path.basename(source))[0]]
+    framework: ASGIApp = functions_framework.aio.create_asgi_app(target, source, "http")  # type: ignore[no-untyped-call]
+    module = sys.modules[Path(source).stem]
     function: Function = getattr(module, target).function
     outer = Starlette(
         routes=[
@@ -144,7 +152,9 @@ async def _on_drain(function: Function, context: App) -> None:
     for hook in function.shutdown:
         try:
             await _call(hook, context)
-        except Exception as error:  # the next hook and the drain go on; leases run out by themselves
+        except (
+            Exception
+        ) as error:  # the next hook and the drain go on; leases run out by themselves
             log.error("shutdown hook failed", exc_info=error)
 
 
@@ -183,7 +193,8 @@ def main() -> None:
     served, _ = asgi(source, target)
     config = uvicorn.Config(
         served,
-        host=os.environ.get("RDEV_HOST", "0.0.0.0"),  # noqa: S104  # a container listens on all of its own addresses
+        # A container listens on all of its own addresses.
+        host=os.environ.get("RDEV_HOST", "0.0.0.0"),  # noqa: S104
         port=int(os.environ.get("PORT", "8080")),
         http="httptools",
         loop="asyncio",

@@ -63,7 +63,7 @@ class Limits:
 
 def again_in(low_ms: int, high_ms: int) -> bytes:
     """A `retry:` somewhere between the two, so that many readers do not come back as one."""
-    return sse.retry(random.randint(low_ms, high_ms))  # noqa: S311  # spreads load, guards nothing
+    return sse.retry(random.randint(low_ms, high_ms))  # spreads load, guards nothing
 
 
 class Streams:
@@ -199,8 +199,8 @@ class _Key:
 class EventStream:
     """One open stream: replays what the subscription lacks, then sends what comes.
 
-    The ASGI app of one request. It ends at the end of the subscription, when the client leaves, when
-    it is told to `finish`, and when a write is stalled beyond the deadline.
+    The ASGI app of one request. It ends at the end of the subscription, when the client leaves,
+    when it is told to `finish`, and when a write is stalled beyond the deadline.
     """
 
     __slots__ = (
@@ -225,7 +225,7 @@ class EventStream:
         self._subscription = subscription
         now = _now()
         # Jittered, so that readers who came together do not all come back together.
-        self._ends_at = now + streams.limits.max_age_s * random.uniform(0.8, 1.0)  # noqa: S311
+        self._ends_at = now + streams.limits.max_age_s * random.uniform(0.8, 1.0)
         self._wrote_at = now
         self._sending_since: float | None = None
         self._unread = 0

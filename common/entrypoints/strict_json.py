@@ -1,8 +1,8 @@
 """Bodies: parsed strictly, in one place, so that the same mistake gets the same answer everywhere.
 
-The standard parser lets NaN, duplicate keys, lone surrogates and NUL pass, and pg8000 serves another
-caller's rows after a lone surrogate (docs/decisions/0003). So a body is read twice: once for its
-form, here, and once by pydantic for its meaning.
+The standard parser lets NaN, duplicate keys, lone surrogates and NUL pass, and pg8000 serves
+another caller's rows after a lone surrogate (docs/decisions/0003). So a body is read twice: once
+for its form, here, and once by pydantic for its meaning.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _check(value: Any) -> None:
 
 
 def loads(body: bytes) -> Any:
-    """The JSON value of `body`. Raises InvalidRequest for anything RFC 8259 or PostgreSQL refuses."""
+    """The JSON value of `body`. Raises InvalidRequest for what RFC 8259 or PostgreSQL refuses."""
     try:
         text = body.decode("utf-8")
         value = json.loads(
@@ -109,7 +109,11 @@ def query(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
         raise invalid(error) from None
 
 
-_CODES: Final = {"extra_forbidden": "unknown_field", "missing": "missing", "union_tag_invalid": "unknown_kind"}
+_CODES: Final = {
+    "extra_forbidden": "unknown_field",
+    "missing": "missing",
+    "union_tag_invalid": "unknown_kind",
+}
 
 
 def invalid(error: ValidationError) -> InvalidField:

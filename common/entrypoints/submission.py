@@ -1,4 +1,4 @@
-"""What creating a command answers, for the commands function and the projects function's short forms."""
+"""What creating a command answers, in the commands function and in the projects' short forms."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def answered(call: Call, done: Submitted) -> Reply | Later:
         ended = await call.app.wait(done.command.id, seconds)
         if ended is None:
             return reply
-        return Reply(command_resource(ended), 200, reply.headers | {"preference-applied": f"wait={seconds}"})
+        return Reply(
+            command_resource(ended), 200, reply.headers | {"preference-applied": f"wait={seconds}"}
+        )
 
     return later
 

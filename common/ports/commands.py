@@ -32,7 +32,7 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a submit left behind. `replayed`: an earlier request made it. `doorbell`: its outbox row.
+    """What a submit left behind. `replayed`: an earlier request did. `doorbell`: its outbox row.
 
     The command is as it was when it was created, so that a replay answers the same.
     """
@@ -93,12 +93,19 @@ class CommandStore(Protocol):
 
     def get_many(self, command_ids: Sequence[UUID]) -> list[Command]: ...
 
-    def list(self, wanted: Filter) -> list[Command]: ...
-
     def cancel(
-        self, command_id: UUID, mode: str, reason: str, outcome: dict[str, Any], origin: Origin, caller: Caller
+        self,
+        command_id: UUID,
+        mode: str,
+        reason: str,
+        outcome: dict[str, Any],
+        origin: Origin,
+        caller: Caller | None,
     ) -> Cancelled:
-        """Cancel: ends a command that was never claimed with `outcome`, marks one that was."""
+        """Cancel: ends a command that was never claimed with `outcome`, marks one that was.
+
+        `caller` is None when rdev itself cancels. Raises NotFound.
+        """
         ...
 
     def reprioritise(self, command_id: UUID, priority: int, origin: Origin, caller: Caller) -> bool:
@@ -116,3 +123,5 @@ class CommandStore(Protocol):
     def last_activity(self, command_id: UUID) -> datetime | None:
         """When its newest event was written."""
         ...
+
+    def list(self, wanted: Filter) -> list[Command]: ...

@@ -26,7 +26,8 @@ class Page:
 @dataclass(frozen=True)
 class Position:
     """A place in a project's stream: everything of transactions below `horizon` was delivered, and
-    of each command in `seen` everything up to that seq."""
+    of each command in `seen` everything up to that seq.
+    """
 
     horizon: int
     seen: dict[UUID, int]

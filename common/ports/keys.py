@@ -13,7 +13,7 @@ from common.ports.commands import Idempotency, Origin
 
 @dataclass(frozen=True)
 class Grant:
-    """The answer to one authorisation. `status`: ok, unknown, revoked, expired, ip, scope, limited."""
+    """An authorisation's answer. `status`: ok, unknown, revoked, expired, ip, scope or limited."""
 
     status: str
     caller: Caller | None
@@ -33,11 +33,16 @@ class KeyStore(Protocol):
     def authorise(
         self, key_hash: bytes, scopes: Sequence[str], ip: str | None, *, counts: bool
     ) -> Grant:
-        """Key, address, scope (any of `scopes`) and rate in one round trip; refusals consume nothing."""
+        """Key, address, any of `scopes` and rate in one round trip; a refusal consumes nothing."""
         ...
 
     def create(
-        self, key: ApiKey, key_hash: bytes, caller: Caller, origin: Origin, idempotency: Idempotency | None
+        self,
+        key: ApiKey,
+        key_hash: bytes,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
     ) -> CreatedKey: ...
 
     def ensure_admin(self, key: ApiKey, key_hash: bytes) -> None:
@@ -50,8 +55,6 @@ class KeyStore(Protocol):
         """Newest first, revoked ones included."""
         ...
 
-    def revoke(
-        self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin
-    ) -> bool:
+    def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
         """Revoke and end its waiting commands with `outcome`; False when there is no such key."""
         ...

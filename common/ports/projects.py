@@ -9,16 +9,16 @@ from common.domain.project import FoundProject, Project
 
 
 class ProjectStore(Protocol):
-    def list(self) -> list[Project]:
-        """All that are not gone, by name."""
-        ...
-
     def get(self, name: str) -> Project | None:
         """One that is not gone."""
         ...
 
     def sync(self, found: Sequence[FoundProject], source: str) -> tuple[list[str], list[str]]:
         """Make the registry say what `source` shows now; answers (appeared, gone)."""
+        ...
+
+    def list(self) -> list[Project]:
+        """All that are not gone, by name."""
         ...
 
 

@@ -1,6 +1,7 @@
 """Port: the queue as the runner sees it: claim, lease, append, finish.
 
-Every write carries the fencing token of its lease; a stale token changes nothing and raises LeaseLost.
+Every write carries the fencing token of its lease; a stale token changes nothing and raises
+LeaseLost.
 """
 
 from __future__ import annotations
@@ -75,13 +76,13 @@ class Queue(Protocol):
         ...
 
     def mark_running(self, command_id: UUID, token: int) -> None:
-        """claimed → running, with its event (a command already running stays so). Raises LeaseLost."""
+        """claimed → running, with its event; a running command stays as it is. Raises LeaseLost."""
         ...
 
     def finish(
         self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
     ) -> UUID | None:
-        """End the command; answers the outbox id of its event, None when it had ended. Raises LeaseLost."""
+        """End the command: the outbox id of its event, None when it had ended. Raises LeaseLost."""
         ...
 
     def stored_digest(self, command_id: UUID, stream: str) -> str:

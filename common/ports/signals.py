@@ -25,7 +25,7 @@ class Signals(Protocol):
 
 class Listening(Protocol):
     def hold(self, worker: int) -> None:
-        """Hold the session advisory lock that says this worker is alive, also after reconnecting."""
+        """Hold the session's lock that says this worker is alive, also after a reconnect."""
         ...
 
     def close(self) -> None: ...

@@ -26,7 +26,7 @@ class Channel(Protocol):
         ...
 
     def result(self, timeout: float | None = None) -> int:
-        """The exit code; reads and drops what is left of stdout. Raises TransportLost, TimeoutError."""
+        """The exit code; drops what is left of stdout. Raises TransportLost, TimeoutError."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Port: what on_tick repairs in the database. Each call is safe to repeat and to run twice at once."""
+"""Port: what on_tick repairs in the database. Each call is safe to repeat and to run at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DeadLetter:
 
 class Upkeep(Protocol):
     def exclusive(self, job: str) -> AbstractContextManager[bool]:
-        """Under the job's own advisory lock: True for one process at a time, False for the others."""
+        """Under the job's own lock: True for one process at a time, False for the others."""
         ...
 
     def projects_to_ring(self) -> list[str]: ...

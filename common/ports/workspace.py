@@ -92,7 +92,8 @@ class Workspace(Protocol):
         """Append to the input of an `input_open` run exactly at `offset`; a repeat does nothing.
 
         `last` ends the input after `data`. Answers the input's new end. `offset` counts Job.stdin.
-        Raises OffsetBeyondEnd when the input ends elsewhere, RunAbsent when no such run takes input.
+        Raises OffsetBeyondEnd when the input ends elsewhere, RunAbsent when no such run takes
+        input.
         """
         ...
 

@@ -10,7 +10,9 @@ from common.ports.commands import Origin
 from common.ports.keys import Grant, KeyStore
 from common.services import telemetry
 
-_DENIED = "this key is not valid"  # one text for unknown, revoked and expired: nothing to learn from it
+_DENIED = (
+    "this key is not valid"  # one text for unknown, revoked and expired: nothing to learn from it
+)
 
 
 def acceptable(scopes: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Use case: end a command on request.
 
-One that was never claimed ends at once. One that was may be running, or about to: it is `cancelling`
-until the workspace has said that it ended or will never run.
+One that was never claimed ends at once. One that was may be running, or about to: it is
+`cancelling` until the workspace has said that it ended or will never run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Cancel:
         self._wakeups = wakeups
         self._bell = bell
 
-    def __call__(self, text: str, mode: str, caller: Caller, origin: Origin) -> tuple[Command, bool]:
+    def __call__(
+        self, text: str, mode: str, caller: Caller, origin: Origin
+    ) -> tuple[Command, bool]:
         """The command as it is now, and whether it had ended before. Raises NotFound, Forbidden."""
         command = self._reader.one(text, caller)
         caller.require(f"commands:write:{command.kind}")

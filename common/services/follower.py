@@ -1,9 +1,9 @@
 """Use case: follow one command from its claim (or adoption) to its end.
 
-A follower is a thread that owns a lease. It starts the run or attaches to it, reads its streams from
-the stored offsets, appends what it reads, and finishes the command when the workspace has said how
-it ended. It may be killed at any instruction: whoever adopts the command does the same again, and
-nothing runs twice because the run's directory is claimed once.
+A follower is a thread that owns a lease. It starts the run or attaches to it, reads its streams
+from the stored offsets, appends what it reads, and finishes the command when the workspace has said
+how it ended. It may be killed at any instruction: whoever adopts the command does the same again,
+and nothing runs twice because the run's directory is claimed once.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Follower:
         """End the run; called from any thread, as often as somebody asks."""
         with self._cancel_lock:
             self._cancel = (mode, reason)
-            if not self._launched or self._killed == mode or self._killed == "force":
+            if not self._launched or self._killed in {mode, "force"}:
                 return
             self._killed = mode
         threading.Thread(target=self._kill, args=(mode, reason), daemon=True).start()
@@ -162,7 +162,9 @@ class Follower:
         return self._start()
 
     def _start(self) -> tuple[RunStatus, Output | None]:
-        env = json.loads(self._sealer.unseal(self.claim.sealed_env)) if self.claim.sealed_env else {}
+        env = (
+            json.loads(self._sealer.unseal(self.claim.sealed_env)) if self.claim.sealed_env else {}
+        )
         with telemetry.span(
             "rdev.exec.start",
             parent=self.command.traceparent,

@@ -21,7 +21,7 @@ BUFFER_BYTES: Final = 4 * 1024 * 1024
 
 
 class Cutter:
-    """One stream's bytes as events of at most 64 KiB, cut between characters where they are text."""
+    """One stream's bytes as events of at most 64 KiB, cut between characters where it is text."""
 
     def __init__(self, stream: str, offset: int) -> None:
         self._stream = stream
@@ -101,7 +101,7 @@ class Ingest:
             self._changed.notify_all()
 
     def batch(self) -> list[NewEvent] | None:
-        """The next events to write, waiting for them; None when all streams ended or after abort."""
+        """The next events to write, waiting for them; None after the last one or after abort."""
         with self._changed:
             while not self._chunks and not self._ready:
                 if not self._open or self._aborted:

@@ -1,4 +1,4 @@
-"""Use case: create, show and revoke API keys. A key never makes one that may do more than itself."""
+"""Use case: create, show and revoke API keys. None makes one that may do more than itself."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ def _check_scopes(wanted: ApiKey) -> None:
     unknown = sorted(wanted.scopes - set(ALL))
     if unknown:
         raise InvalidField(
-            [FieldError("scopes", "unknown_scope", f"scopes: there is no {s[:60]!r}") for s in unknown]
+            [
+                FieldError("scopes", "unknown_scope", f"scopes: there is no {s[:60]!r}")
+                for s in unknown
+            ]
         )
 
 
@@ -107,7 +110,10 @@ def _inside(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
 def _looser(wanted: ApiKey, caller: Caller) -> bool:
     if caller.rate_limit is not None:
         rate = wanted.rate_limit
-        if rate is None or rate.limit / rate.window_s > caller.rate_limit.limit / caller.rate_limit.window_s:
+        if (
+            rate is None
+            or rate.limit / rate.window_s > caller.rate_limit.limit / caller.rate_limit.window_s
+        ):
             return True
     limit = caller.max_concurrent
     return limit is not None and (wanted.max_concurrent is None or wanted.max_concurrent > limit)

@@ -1,7 +1,8 @@
 """Use case: events leave the house. Rows first; publishing them is a courtesy that may fail.
 
 After a commit the same process publishes its own rows in the background. What it could not publish
-stays in the outbox for whoever publishes next, and for on_tick. A response never waits for a broker.
+stays in the outbox for whoever publishes next, and for on_tick. A response never waits for a
+broker.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from common.domain.errors import Unavailable
-from common.ports.outbox import OutgoingEvent, Outbox, Publisher
+from common.ports.outbox import Outbox, OutgoingEvent, Publisher
 from common.services import telemetry
 
 FAILURES_BEFORE_REST = 5

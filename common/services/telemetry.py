@@ -1,7 +1,7 @@
 """Every span, metric and log name rdev uses, in one module, through the OpenTelemetry API only.
 
-Without an exporter configured the API's no-op objects answer, which costs next to nothing; the SDK is
-set up by `adapters/telemetry` when `OTEL_*` asks for it. Nothing here ever carries a prompt, an
+Without an exporter configured the API's no-op objects answer, which costs next to nothing; the SDK
+is set up by `adapters/telemetry` when `OTEL_*` asks for it. Nothing here ever carries a prompt, an
 environment value, a key or output.
 """
 

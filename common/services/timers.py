@@ -1,7 +1,7 @@
 """Use case: work that is due soon is kept in the process that made it.
 
-A tick comes once a minute in a cluster, so whoever schedules a command for the next 90 s promotes it
-itself when the time comes. If the process dies before, on_tick does it.
+A tick comes once a minute in a cluster, so whoever schedules a command for the next 90 s promotes
+it itself when the time comes. If the process dies before, on_tick does it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Use case: tell streams that a command has news, but not more often than it helps.
 
 NOTIFY takes a database-wide lock at commit, so output wakes at most once per 100 ms and command and
-20 times a second per process; the first output and every state change wake at once. What is left out
-is found by the poll behind the wake-up.
+20 times a second per process; the first output and every state change wake at once. What is left
+out is found by the poll behind the wake-up.
 """
 
 from __future__ import annotations

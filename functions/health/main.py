@@ -24,13 +24,17 @@ def alive(_call: Call) -> Reply:
 def ready(call: Call) -> Reply:
     well, checks = call.app.health.ready()
     if not well:
-        broken = [f"{n}: {c.get('detail') or c['status']}" for n, c in checks.items() if c["status"] != "ok"]
+        broken = [
+            f"{n}: {c.get('detail') or c['status']}"
+            for n, c in checks.items()
+            if c["status"] != "ok"
+        ]
         raise Unavailable("; ".join(broken))
     return Reply({"status": "ready", "checks": checks})
 
 
 @function.get("/metrics", summary="Gauges of commands, queue and outbox as Prometheus text",
-              media_type="text/plain", answer_example="rdev_queue_depth{priority=\"normal\"} 0\n")  # fmt: skip
+              media_type="text/plain", answer_example='rdev_queue_depth{priority="normal"} 0\n')  # fmt: skip
 def metrics(call: Call) -> Reply:
     return Reply(call.app.health.metrics().encode(), media_type="text/plain; version=0.0.4")
 

@@ -20,7 +20,9 @@ function = Function(
                body=CreateKey, idempotent=True, status=201, body_example=examples.CREATE_KEY,
                answer_example=examples.KEY | {"key": "rdev_…"})  # fmt: skip
 def create(call: Call, body: CreateKey) -> Reply:
-    created, text = call.app.manage_keys.create(body.key(), call.caller, call.origin, call.idempotency)
+    created, text = call.app.manage_keys.create(
+        body.key(), call.caller, call.origin, call.idempotency
+    )
     resource = key_resource(created.key) | {"key": text}
     headers = {"location": f"/v1/keys/{resource['id']}"}
     if created.replayed:

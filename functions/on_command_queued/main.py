@@ -42,7 +42,11 @@ def follow(call: Call) -> Later:
 @function.on_startup
 async def start(app: App) -> None:
     loop = asyncio.get_running_loop()
-    app.runner.on_change = lambda: loop.call_soon_threadsafe(app.presence.changed)
+
+    def changed() -> None:
+        loop.call_soon_threadsafe(app.presence.changed)
+
+    app.runner.on_change = changed
     app.background(app.presence.run())
     await asyncio.to_thread(app.runner.start)
 

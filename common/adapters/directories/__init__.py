@@ -1,8 +1,8 @@
 """ProjectSource on a laptop: `$RDEV_HOME/workspaces/<name>/`, settings in `projects.yaml`.
 
-The file has the keys of the ConfigMap that a cluster uses, one entry per project name. A bad entry is
-reported on its project and the others live on; a file that is no YAML at all is reported on every
-project, and directories go on being projects.
+The file has the keys of the ConfigMap that a cluster uses, one entry per project name. A bad entry
+is reported on its project and the others live on; a file that is no YAML at all is reported on
+every project, and directories go on being projects.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from common.domain.command import Kind
 from common.domain.project import DEFAULT_MAX_CONCURRENT, NAME, FoundProject, Phase
 
 _KEYS: Final = frozenset(
-    {"name", "description", "pod_selector", "workspace", "allowed_commands", "max_concurrent_commands"}
+    {
+        "name",
+        "description",
+        "pod_selector",
+        "workspace",
+        "allowed_commands",
+        "max_concurrent_commands",
+    }
 )
 
 
@@ -72,8 +79,12 @@ def _project(
         issues.append(f"name: {settings['name']!r} differs from its key {name!r}")
     path = Path(settings["workspace"]).expanduser() if "workspace" in settings else directory
     if path is None:
-        return None if not issues else FoundProject(
-            name, workspace="", phase=Phase.UNREACHABLE, issues=(*broken, *issues)
+        return (
+            None
+            if not issues
+            else FoundProject(
+                name, workspace="", phase=Phase.UNREACHABLE, issues=(*broken, *issues)
+            )
         )
     there = path.is_dir()
     if not there:

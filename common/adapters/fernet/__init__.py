@@ -1,7 +1,7 @@
 """Sealer on Fernet (AES-128-CBC with HMAC-SHA256), so that secrets at rest are of no use alone.
 
-The first key of RDEV_SECRET_KEYS seals, all of them open: a new key goes in front, and an old one is
-taken out when nothing sealed with it is left.
+The first key of RDEV_SECRET_KEYS seals, all of them open: a new key goes in front, and an old one
+is taken out when nothing sealed with it is left.
 """
 
 from __future__ import annotations

@@ -44,8 +44,11 @@ def wanted() -> bool:
     """Whether the environment asks for an exporter."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
-    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
+    names = (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    )
     return any(os.environ.get(name) for name in names)
 
 

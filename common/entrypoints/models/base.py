@@ -35,7 +35,9 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
         raise ValueError(f"at most {MAX_LABELS} labels")
     for name, value in labels.items():
         if not _LABEL.fullmatch(name):
-            raise ValueError(f"{name[:80]!r} is no label name (letters, digits, - _ . /, at most 63)")
+            raise ValueError(
+                f"{name[:80]!r} is no label name (letters, digits, - _ . /, at most 63)"
+            )
         if len(value) > 256:
             raise ValueError(f"the value of {name} has more than 256 characters")
         _one_line(value)

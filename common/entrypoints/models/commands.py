@@ -142,7 +142,9 @@ class SessionBody(Body):
 
 
 Tool = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^,\n\r]+$")]
-Word = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\[\]/@-]*$")]
+Word = Annotated[
+    str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\[\]/@-]*$")
+]
 
 
 class ClaudeOptions(Body):
@@ -211,7 +213,17 @@ class ListCommands(Query):
 
     project: list[str] = Field(default_factory=list)
     state: list[
-        Literal["scheduled", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "timed_out", "lost"]
+        Literal[
+            "scheduled",
+            "queued",
+            "running",
+            "cancelling",
+            "succeeded",
+            "failed",
+            "cancelled",
+            "timed_out",
+            "lost",
+        ]
     ] = Field(default_factory=list)
     kind: list[Literal["claude", "shell", "git"]] = Field(default_factory=list)
     label: list[Annotated[str, Field(pattern=r"^[^=]+=")]] = Field(default_factory=list)
