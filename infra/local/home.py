@@ -69,6 +69,15 @@ class Home:
         if not (self.workspaces / "demo").exists():
             self._create_demo()
 
+    def announce(self, url: str) -> None:
+        """Leave the address where the `rdev` command looks for it; only while it is true."""
+        unfinished = self.path / "url.new"
+        unfinished.write_text(url + "\n")
+        unfinished.replace(self.path / "url")
+
+    def retract(self) -> None:
+        (self.path / "url").unlink(missing_ok=True)
+
     def secret_keys(self) -> str:
         """Return the Fernet key that seals secrets, made once."""
         path = self.path / "secret.key"

@@ -84,16 +84,19 @@ async def _run(settings: Settings, home: Home, found: Manifests, public: socket.
     try:
         if database is not None:
             await database.start()
-        url = settings.database_url or (database.url if database else "")
+        database_url = settings.database_url or (database.url if database else "")
         launcher = SpawnLauncher(settings.root)
-        cluster.provide(_secrets(settings, home, url))
+        cluster.provide(_secrets(settings, home, database_url))
         await _migrate(settings, home, cluster, launcher)
         try:
             await cluster.start(public, launcher)
             await _until_ready(public.getsockname()[1], cluster)
-            print(f"rdev is ready at http://127.0.0.1:{public.getsockname()[1]}", flush=True)
+            url = f"http://127.0.0.1:{public.getsockname()[1]}"
+            home.announce(url)
+            print(f"rdev is ready at {url}", flush=True)
             await asyncio.get_running_loop().create_future()
         finally:
+            home.retract()
             await cluster.stop(cancel_commands=not settings.keep_running, within_s=_STOP_WITHIN_S)
     finally:
         if database is not None:
