@@ -26,7 +26,14 @@ function = Function(
     name="stream",
     summary="Server-sent events of commands and projects: replay after an id, then live",
     prefixes=("/v1/streams",),
-    scale=Scale(maximum=10, target=500, concurrency=2000, timeout_s=300),
+    scale=Scale(
+        maximum=10,
+        target=500,
+        concurrency=0,
+        timeout_s=600,
+        response_start_s=30,
+        burst_capacity=0,
+    ),
 )
 
 COMMAND_EXAMPLE = 'id: 7\nevent: output\ndata: {"seq":7,"stream":"merged","offset":0,"text":"hello\\n","at":"2026-01-01T00:00:00.000Z"}\n\n'
