@@ -24,6 +24,7 @@ class App:
 
     @classmethod
     def from_environment(cls) -> App:
+        """This process's environment and streams."""
         settings = Settings.from_environment()
         return cls(settings, Console(settings.environ))
 

@@ -1,8 +1,8 @@
 """Claude's stream of JSON lines as text for people.
 
-In a pipe, standard output is the final answer alone, as with `claude -p`. Live, on a terminal or
-in `rdev logs`, the answer grows as claude writes it, and tools are named as they are used. The shapes were captured from the
-real program (docs: stream-json of Claude Code 2.1).
+In a pipe, standard output is the final answer alone, as with `claude -p`. Live, on a terminal or in
+`rdev logs`, the answer grows as claude writes it, and tools are named as they are used. The shapes
+were captured from the real program (stream-json of Claude Code 2.1).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ MEANINGS: Final[Mapping[int, str]] = {
 
 
 def of_outcome(state: str, outcome: Mapping[str, Any]) -> int:
-    """The exit code for a command that ended in `state` with `outcome`. Never 0 unless succeeded."""
+    """The exit code of a command that ended in `state` with `outcome`; 0 only if it succeeded."""
     if state == "succeeded":
         return OK
     if state == "failed":

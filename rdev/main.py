@@ -32,10 +32,10 @@ from rdev.commands.whoami import whoami
 from rdev.verb import Root
 
 
-@click.group(cls=Root, help="Run claude, shell and git commands in long-lived project workspaces.")
+@click.group(cls=Root)
 @click.version_option(package_name="rdev", message="rdev %(version)s")
 def cli() -> None:
-    """The verbs below do the work."""
+    """Run claude, shell and git commands in long-lived project workspaces."""
 
 
 for _verb in (

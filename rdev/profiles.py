@@ -87,9 +87,9 @@ class ProfileStore:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(content, file, indent=2)
                 file.write("\n")
-            os.replace(name, self.path)
+            Path(name).replace(self.path)
         except BaseException:
-            os.unlink(name)
+            Path(name).unlink()
             raise
 
 

@@ -46,6 +46,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
+        """This process's environment and folder."""
         return cls(dict(os.environ), Path.cwd())
 
     def _get(self, name: str) -> str | None:
@@ -53,6 +54,7 @@ class Settings:
 
     @property
     def profiles(self) -> ProfileStore:
+        """Where `rdev login` keeps what it learnt."""
         base = self._get("XDG_CONFIG_HOME")
         folder = Path(base) if base else self._user_home() / ".config"
         return ProfileStore(folder / "rdev" / "profiles.json")

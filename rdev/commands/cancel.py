@@ -12,7 +12,6 @@ from rdev.verb import Verb
 
 @click.command(
     cls=Verb,
-    help="Cancel commands, whether they wait or run.",
     examples=("rdev cancel $(rdev ps -q -n 1)", "rdev cancel --force $(rdev ps -q -n 1)"),
 )
 @click.option("--force", is_flag=True, help="Kill at once, without time to clean up.")
@@ -20,6 +19,7 @@ from rdev.verb import Verb
 @click.argument("identifiers", nargs=-1, required=True, metavar="ID…")
 @click.pass_obj
 def cancel(app: App, /, identifiers: tuple[str, ...], force: bool, mode: str) -> int:
+    """Cancel commands, whether they wait or run."""
     how = "force" if force else "graceful"
     with app.connect() as api:
         wanted = [ids.command_id(api, text) for text in identifiers]

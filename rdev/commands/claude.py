@@ -64,7 +64,6 @@ def _claude_options(function: F) -> F:
 
 @click.command(
     cls=Verb,
-    help="Give claude a prompt in a project and print its answer.",
     examples=(
         "rdev claude -p demo 'Say what this repository is for'",
         "rdev claude -p demo --continue --max-turns 5 'Now write it into the README'",
@@ -75,6 +74,7 @@ def _claude_options(function: F) -> F:
 @click.argument("prompt", required=False, metavar="[PROMPT]")
 @click.pass_obj
 def claude(app: App, /, prompt: str | None, **values: Any) -> int:
+    """Give claude a prompt in a project and print its answer."""
     common = {name: values.pop(name) for name in Wishes.__dataclass_fields__}
     session = {name: values.pop(name) for name in ("session", "resume", "fork", "if_session_busy")}
     wishes = Wishes(**common)

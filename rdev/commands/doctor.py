@@ -25,12 +25,12 @@ _MARKS = {
 
 @click.command(
     cls=Verb,
-    help="Check this machine and the server, and say what to do about each thing that is wrong.",
     examples=("rdev doctor", "rdev doctor -o json"),
 )
 @output_option(("text", "json", "jsonl"))
 @click.pass_obj
 def doctor(app: App, /, mode: str) -> int:
+    """Check this machine and the server, and say what to do about each thing that is wrong."""
     found = []
     for check in (*machine.CHECKS, *server.CHECKS):
         finding = check(app.settings)

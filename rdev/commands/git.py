@@ -14,7 +14,6 @@ from rdev.verb import Verb
 
 @click.command(
     cls=Verb,
-    help="Run git in a project, stream its output, and exit with its exit code.",
     examples=("rdev git -p demo -- log --oneline -5", "rdev git -p demo status"),
     context_settings={"allow_interspersed_args": False},
 )
@@ -22,4 +21,5 @@ from rdev.verb import Verb
 @click.argument("args", nargs=-1, required=True, type=TEXT, metavar="[--] ARG…")
 @click.pass_obj
 def git(app: App, /, args: tuple[str, ...], **wishes: Any) -> int:
+    """Run git in a project, stream its output, and exit with its exit code."""
     return submit(app, Wishes(**wishes), {"kind": "git", "args": list(args), "streams": "separate"})

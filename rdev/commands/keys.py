@@ -44,14 +44,13 @@ class Rate(click.ParamType[dict[str, int]]):
             self.fail(str(error), param, ctx)
 
 
-@click.group(cls=Verbs, help="Create, list and revoke API keys.")
+@click.group(cls=Verbs)
 def keys() -> None:
-    """The verbs below do the work."""
+    """Create, list and revoke API keys."""
 
 
 @keys.command(
     "create",
-    help="Create a key and print it; it is shown this once and never again.",
     examples=(
         "rdev keys create ci --scope commands:write --scope commands:read --project demo",
         "rdev keys create reader --scope commands:read --expires-in 30d -o json",
@@ -75,6 +74,7 @@ def keys() -> None:
 @click.argument("name", type=TEXT, metavar="NAME")
 @click.pass_obj
 def create(app: App, /, mode: str, expires_in: int | None, **values: Any) -> int:
+    """Create a key and print it; it is shown this once and never again."""
     body = {name: _plain(value) for name, value in values.items() if value not in (None, ())}
     if expires_in is not None:
         expiry = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=expires_in)
@@ -112,7 +112,6 @@ def _id(key: Any) -> str:
 
 @keys.command(
     "ls",
-    help="List the keys, without their secrets.",
     examples=("rdev keys ls", "rdev keys ls -q --name ci"),
 )
 @click.option("--name", type=TEXT, help="Only keys of this name.")
@@ -120,6 +119,7 @@ def _id(key: Any) -> str:
 @output_option(("text", "json", "jsonl"))
 @click.pass_obj
 def ls(app: App, /, name: str | None, quiet: bool, mode: str) -> int:
+    """List the keys, without their secrets."""
     with app.connect() as api:
         items = list(api.pages("/v1/keys", {}, limit=_MOST))
     items = [item for item in items if name is None or item.get("name") == name]
@@ -170,7 +170,6 @@ def _state(key: dict[str, Any], now: dt.datetime) -> str:
 
 @keys.command(
     "revoke",
-    help="Revoke keys: they stop working with the next request.",
     examples=(
         "rdev keys revoke $(rdev keys ls -q --name ci)",
         "rdev keys ls -q --name ci | xargs rdev keys revoke",
@@ -179,6 +178,7 @@ def _state(key: dict[str, Any], now: dt.datetime) -> str:
 @click.argument("identifiers", nargs=-1, required=True, metavar="ID…")
 @click.pass_obj
 def revoke(app: App, /, identifiers: tuple[str, ...]) -> int:
+    """Revoke keys: they stop working with the next request."""
     with app.connect() as api:
         wanted = [ids.key_id(api, text) for text in identifiers]
         for key_id in wanted:

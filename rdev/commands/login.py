@@ -17,7 +17,6 @@ from rdev.verb import Verb
 
 @click.command(
     cls=Verb,
-    help="Remember a server and a key for it, which is asked for or read from standard input.",
     examples=(
         "rdev login --url http://127.0.0.1:8080 < .rdev/admin.key",
         "rdev login --url http://127.0.0.1:8080 --profile laptop --project demo < .rdev/admin.key",
@@ -29,6 +28,7 @@ from rdev.verb import Verb
 @click.pass_obj
 def login(app: App, /, url: str, profile: str, project: str | None) -> int:
     # httpx, by way of rdev.http, is imported only once there is something to ask a server.
+    """Remember a server and a key for it, which is asked for or read from standard input."""
     from rdev.http import Api
 
     address = checked_url(url, "--url")

@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Verb,
-    help="Print the output of a command.",
     examples=("rdev logs $(rdev ps -q -n 1)", "rdev logs -f -n 20 $(rdev ps -q -n 1)"),
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on until the command has ended.")
 @click.option("-n", "lines", type=click.IntRange(min=1), help="Only the last lines of each stream.")
 @click.option("--since", "since_s", type=DURATION, help="Only what is younger than, say, 5m.")
 @output_option(("text", "jsonl", "raw"))
-@click.argument("id", metavar="ID")
+@click.argument("identifier", metavar="ID")
 @click.pass_obj
 def logs(
-    app: App, /, id: str, follow: bool, lines: int | None, since_s: int | None, mode: str
+    app: App, /, identifier: str, follow: bool, lines: int | None, since_s: int | None, mode: str
 ) -> int:
+    """Print the output of a command."""
     if lines is not None and (since_s is not None or mode == "jsonl"):
         raise WrongUsage("-n counts lines of output, so it goes neither with --since nor jsonl")
     with app.connect() as api:
-        found = api.get(f"/v1/commands/{ids.command_id(api, id)}")
+        found = api.get(f"/v1/commands/{ids.command_id(api, identifier)}")
         command = Command.parse(found.json)
         reader = _Reader(api, app.console, command, mode)
         if since_s is not None:

@@ -13,7 +13,6 @@ from rdev.verb import Verb
 
 @click.command(
     cls=Verb,
-    help="Bring the database of RDEV_DATABASE_URL up to date; safe to run twice.",
     examples=(
         "RDEV_DATABASE_URL=postgresql://rdev@localhost/rdev rdev migrate",
         "rdev migrate --admin-key-file ./admin.key",
@@ -24,6 +23,7 @@ from rdev.verb import Verb
 )
 @click.pass_obj
 def migrate(app: App, /, admin_key_file: str | None) -> int:
+    """Bring the database of RDEV_DATABASE_URL up to date; safe to run twice."""
     del app
     # Its own process: the command line imports no server code, and the environment decides there
     # exactly as it does in the cluster's Job.

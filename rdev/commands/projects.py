@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 _FIELDS = ("phase", "workspace", "running", "queued", "max_concurrent_commands", "paused")
 
 
-@click.group(cls=Verbs, help="List projects, or show one.")
+@click.group(cls=Verbs)
 def projects() -> None:
-    """The verbs below do the work."""
+    """List projects, or show one."""
 
 
 @projects.command(
     "ls",
-    help="List the projects that the key may see.",
     examples=("rdev projects ls", "rdev projects ls -o json"),
 )
 @output_option(("text", "json", "jsonl"))
 @click.pass_obj
 def ls(app: App, /, mode: str) -> int:
+    """List the projects that the key may see."""
     with app.connect() as api:
         items = list(api.pages("/v1/projects", {}, limit=MOST_PROJECTS))
     if mode == "json":
@@ -47,13 +47,13 @@ def ls(app: App, /, mode: str) -> int:
 
 @projects.command(
     "show",
-    help="Show one project: its state, its limits, and what is wrong with it.",
     examples=("rdev projects show demo", "rdev projects show demo -o json"),
 )
 @output_option(("text", "json", "jsonl"))
 @click.argument("name", type=TEXT, metavar="NAME")
 @click.pass_obj
 def show(app: App, /, name: str, mode: str) -> int:
+    """Show one project: its state, its limits, and what is wrong with it."""
     with app.connect() as api:
         project = api.get(f"/v1/projects/{quote(name, safe='')}").object
     if mode == "text":

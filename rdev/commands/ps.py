@@ -32,7 +32,6 @@ _HEADERS = ("ID", "STATE", "PROJECT", "KIND", "AGE", "SUMMARY")
 
 @click.command(
     cls=Verb,
-    help="List commands, newest first.",
     examples=("rdev ps -p demo", "rdev ps --state running -o jsonl"),
 )
 @project_option
@@ -47,6 +46,7 @@ _HEADERS = ("ID", "STATE", "PROJECT", "KIND", "AGE", "SUMMARY")
 @output_option(("text", "json", "jsonl"))
 @click.pass_obj
 def ps(app: App, /, count: int, quiet: bool, all_projects: bool, mode: str, **filters: Any) -> int:
+    """List commands, newest first."""
     with app.connect() as api:
         project = filters["project"] or (None if all_projects else api.server.project)
         asked = _query(project, filters)
@@ -89,7 +89,7 @@ def _print_table(console: Console, commands: list[Command], *, filtered: bool) -
     rows = [_row(command, now) for command in commands]
 
     def style(column: int, text: str) -> str:
-        colour = _STYLES.get(text.split()[0]) if column == _STATE and text.strip() else None
+        colour = _STYLES.get(text.split(maxsplit=1)[0]) if column == _STATE else None
         return console.styled(text, colour) if colour else text
 
     for line in render(_HEADERS, rows, width=width, style=style):

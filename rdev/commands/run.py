@@ -15,7 +15,6 @@ from rdev.verb import Verb
 
 @click.command(
     cls=Verb,
-    help="Run a command in a project, stream its output, and exit with its exit code.",
     examples=(
         "rdev run -p demo -- sh -c 'for i in 1 2 3; do echo $i; sleep 1; done'",
         "rdev run -p demo --timeout 5m --script 'git status && ls -l'",
@@ -27,6 +26,7 @@ from rdev.verb import Verb
 @click.argument("argv", nargs=-1, type=TEXT, metavar="[--] [CMD [ARG]…]")
 @click.pass_obj
 def run(app: App, /, script: str | None, argv: tuple[str, ...], **wishes: Any) -> int:
+    """Run a command in a project, stream its output, and exit with its exit code."""
     if bool(argv) == (script is not None):
         raise WrongUsage("say what to run: either CMD or --script TEXT")
     what = {"script": script} if script is not None else {"argv": list(argv)}

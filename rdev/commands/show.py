@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Verb,
-    help="Show one command: what it runs, its state, and how it ended.",
     examples=("rdev show $(rdev ps -q -n 1)", "rdev show -o json $(rdev ps -q -n 1)"),
 )
 @output_option(("text", "json", "jsonl", "raw"))
-@click.argument("id", metavar="ID")
+@click.argument("identifier", metavar="ID")
 @click.pass_obj
-def show(app: App, /, id: str, mode: str) -> int:
+def show(app: App, /, identifier: str, mode: str) -> int:
+    """Show one command: what it runs, its state, and how it ended."""
     with app.connect() as api:
-        answer = api.get(f"/v1/commands/{ids.command_id(api, id)}")
+        answer = api.get(f"/v1/commands/{ids.command_id(api, identifier)}")
     command = Command.parse(answer.json)
     if mode == "raw":
         app.console.remote("stdout", answer.body)

@@ -16,7 +16,6 @@ _LOCAL = "infra.local.main"
 
 @click.command(
     cls=Verb,
-    help="Run all of rdev on this machine, in the foreground, until Ctrl-C.",
     examples=("rdev up", "rdev up --port 9000 --home /tmp/rdev-second"),
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; by default RDEV_PORT or 8080.")
@@ -25,6 +24,7 @@ _LOCAL = "infra.local.main"
 @click.option("--json", "as_json", is_flag=True, help="Log as JSON lines.")
 @click.pass_obj
 def up(app: App, /, port: int | None, home: str | None, keep_running: bool, as_json: bool) -> int:
+    """Run all of rdev on this machine, in the foreground, until Ctrl-C."""
     del app
     argv = [] if port is None else ["--port", str(port)]
     argv += [] if home is None else ["--home", home]

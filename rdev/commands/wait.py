@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Verb,
-    help="Wait until commands have ended; exit with the code of the first that did not succeed.",
     examples=("rdev wait $(rdev ps -q -n 1)", "rdev wait -o json $(rdev ps -q -n 3)"),
 )
 @output_option(("text", "json", "jsonl"))
 @click.argument("identifiers", nargs=-1, required=True, metavar="ID…")
 @click.pass_obj
 def wait(app: App, /, identifiers: tuple[str, ...], mode: str) -> int:
+    """Wait until commands have ended; exit with the code of the first that did not succeed."""
     with app.connect() as api:
         wanted = [ids.command_id(api, text) for text in identifiers]
         # One after the other takes no longer than all at once: it is over when the last one is.

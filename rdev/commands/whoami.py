@@ -20,12 +20,12 @@ _MOST = 10_000
 
 @click.command(
     cls=Verb,
-    help="Show which server and which key are used here, without the key's secret.",
     examples=("rdev whoami", "rdev whoami -o json"),
 )
 @output_option(("text", "json", "jsonl"))
 @click.pass_obj
 def whoami(app: App, /, mode: str) -> int:
+    """Show which server and which key are used here, without the key's secret."""
     with app.connect() as api:
         api.get("/v1/projects")
         facts = {
