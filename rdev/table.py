@@ -27,10 +27,8 @@ def render(
     if width is not None:
         before = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
         widths[-1] = min(widths[-1], max(width - before, _LEAST_LAST))
-    lines = [_line(headers, widths)]
-    for row in rows:
-        lines.append(_line([*row[:-1], clipped(row[-1], widths[-1])], widths, style))
-    return lines
+    fitting = [[*row[:-1], clipped(row[-1], widths[-1])] for row in rows]
+    return [_line(headers, widths), *(_line(row, widths, style) for row in fitting)]
 
 
 def _line(

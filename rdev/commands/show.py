@@ -83,10 +83,12 @@ def _times(command: Command) -> list[tuple[str, str]]:
 
 
 def _outcome(command: Command) -> list[tuple[str, str]]:
-    outcome, rows = command.outcome, []
-    for name in ("exit_code", "signal"):
-        if outcome.get(name) is not None:
-            rows.append((name.replace("_", " "), str(outcome[name])))
+    outcome = command.outcome
+    rows = [
+        (name.replace("_", " "), str(outcome[name]))
+        for name in ("exit_code", "signal")
+        if outcome.get(name) is not None
+    ]
     output = outcome.get("output")
     if isinstance(output, dict):
         rows.append(("output", _size(output)))

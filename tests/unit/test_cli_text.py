@@ -33,7 +33,7 @@ def test_reads_durations(written: str, seconds: int) -> None:
 @pytest.mark.parametrize("written", ["", "5 m", "m", "-1", "1.5h", "5x", "1h30", "٣s"])
 def test_refuses_what_is_no_duration(written: str) -> None:
     """A typing error is refused instead of guessed."""
-    with pytest.raises(ValueError, match="duration|unit"):
+    with pytest.raises(ValueError, match=r"duration|unit"):
         text.parse_duration(written)
 
 
