@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Mapping
 
+from infra.local import display
 from infra.local.broker import Broker
 from infra.local.gateway import EventSender, Gateway, call
 from infra.local.home import Home
@@ -14,6 +15,7 @@ from infra.local.process import Launcher
 from infra.local.scaler import Function
 from infra.local.settings import Settings
 from infra.local.sources import Ticker
+from infra.local.status import StatusFile
 from infra.local.wire import (
     Answer,
     Handler,
@@ -66,6 +68,7 @@ class Cluster:
         self._secrets: Secrets = {}
         self.functions: Mapping[str, Function] = {}
         self._servers: list[asyncio.Server] = []
+        self._status_file = StatusFile(home.path / "status.json")
         self._ticking: asyncio.Task[None] | None = None
 
     def provide(self, secrets: Secrets) -> None:
@@ -89,11 +92,13 @@ class Cluster:
                 launcher,
                 self._home.logs / f"{spec.name}.log",
                 idle_s=self._settings.idle_s,
+                on_change=self._instances_changed,
                 on_death=self._function_died,
             )
             for spec in self._manifests.functions.values()
         }
-        self.broker = Broker(self._manifests.triggers, EventSender(self.functions))
+        triggers, to_functions = self._manifests.triggers, EventSender(self.functions)
+        self.broker = Broker(triggers, to_functions, on_event=display.show_event)
         sender = EventSender(self.functions, background=True)
         self.ticker = Ticker(self._manifests.sources, sender, self._settings.tick_s)
         self.gateway = Gateway(self.functions, self.broker.ingress)
@@ -118,6 +123,7 @@ class Cluster:
         await asyncio.gather(*(one.close(grace_s) for one in self.functions.values()))
         for server in self._servers:
             server.close()
+        self._status_file.remove()
 
     async def _serve(self, listening: socket.socket, handler: Handler) -> None:
         loop = asyncio.get_running_loop()
@@ -146,6 +152,9 @@ class Cluster:
         if not source.startswith(_IMAGE_ROOT):
             return source
         return str(self._settings.root / source.removeprefix(_IMAGE_ROOT))
+
+    def _instances_changed(self) -> None:
+        self._status_file.write(self.functions)
 
     def _function_died(self, name: str) -> None:
         """Let the tick repair at once what a dead process left."""
@@ -189,7 +198,7 @@ async def _ask_whichever_starts(runner: Function) -> Answer:
 
 def listen(port: int) -> socket.socket:
     """Bind a loopback address; raise OSError when the port is taken."""
-    # With the protocol named, asyncio sets TCP_NODELAY on what is accepted; without it, it does not.
+    # asyncio sets TCP_NODELAY on what is accepted only when the protocol is named.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

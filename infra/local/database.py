@@ -1,4 +1,4 @@
-"""The database that functions use: the embedded PostgreSQL, kept alive, or a server of the user's."""
+"""The database that functions use when the user names none: the embedded one, kept alive."""
 
 import asyncio
 import logging

@@ -1,8 +1,9 @@
 """What happens to one event on its way to one subscriber: send, retry, dead letter.
 
-The rules are those of Knative's dispatcher (`pkg/kncloudevents` of knative/eventing) as knative.md
-states them: retried are 404, 408, 409, 429, 5xx and whatever has no answer; a 2xx with a body that is
-no event is a failure; everything else is final. `knativeerrordata` is base64 and cut at 1024 bytes.
+The rules are those of Knative's dispatcher (`pkg/kncloudevents` of knative/eventing): retried are
+404, 408, 409, 429, 5xx and whatever has no answer; a 2xx with a body that is no event is a failure;
+everything else is final.
+`knativeerrordata` is base64 and cut at 1024 bytes.
 """
 
 import asyncio

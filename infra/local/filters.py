@@ -1,7 +1,7 @@
 """Which events a Trigger wants: Knative's filter dialects over CloudEvents attributes.
 
-`filter.attributes` is the old form; `filters` a list of dialects that must all agree (exact, prefix,
-suffix, all, any, not). CESQL is refused rather than misread.
+`filter.attributes` is the old form; `filters` a list of dialects that must all agree (exact,
+prefix, suffix, all, any, not). CESQL is refused rather than misread.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -106,7 +106,8 @@ class Gateway:
         shown = html.escape(path)
         return (
             "<!doctype html><title>rdev: not found</title>"
-            f"<p>Nothing is served under <code>{shown}</code>. These prefixes are:</p><ul>{links}</ul>"
+            f"<p>Nothing is served under <code>{shown}</code>, but under these prefixes:</p>"
+            f"<ul>{links}</ul>"
         ).encode()
 
 

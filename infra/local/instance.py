@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from infra.local.manifests import FunctionSpec
-from infra.local.process import Launcher, Running, last_line, size
+from infra.local.process import Launcher, Running, how_it_ended, last_line, size
 from infra.local.wire import ClientPool, Headers, PeerGoneError, complete_body
 
 log = logging.getLogger("rdev.functions")
@@ -95,13 +95,6 @@ async def start(
             raise
     instance.ready_at = time.monotonic()
     return instance
-
-
-def how_it_ended(status: int) -> str:
-    """Say what an exit status means."""
-    if status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"exited with status {status}"
 
 
 async def _until_ready(instance: Instance, path: str | None) -> None:

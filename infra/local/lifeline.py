@@ -90,7 +90,7 @@ _reaper: Reaper | None = None
 
 
 def watch(pid: int, death_signal: signal.Signals) -> None:
-    """Tie an already started process to this one where the kernel cannot; nothing to do on Linux."""
+    """Tie a started process to this one where the kernel cannot; nothing to do on Linux."""
     global _reaper
     if _ON_LINUX:
         return

@@ -16,9 +16,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from infra.local import manifests
+from infra.local import display, manifests, status
 from infra.local.cluster import Cluster, Secrets, listen
 from infra.local.database import EmbeddedDatabase
+from infra.local.forking import ZygoteLauncher
 from infra.local.home import Home, HomeError
 from infra.local.manifests import ManifestError, Manifests
 from infra.local.postgres import PostgresError
@@ -46,9 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     in one line on stderr, with exit status 1.
     """
     settings = Settings.read(argv, os.environ)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     try:
         asyncio.run(up(settings))
     except (HomeError, ManifestError, PostgresError, UpError) as error:
@@ -78,6 +76,10 @@ async def up(settings: Settings) -> None:
 async def _run(settings: Settings, home: Home, found: Manifests, public: socket.socket) -> None:
     """Hold everything up until cancelled, and take it down in the reverse order."""
     cluster = Cluster(settings, home, found)
+    terminal = display.install(lambda: status.rows(cluster.functions), as_json=settings.json)
+    if terminal is not None:
+        terminal.start()
+    launcher = _launcher(settings, home)
     database = None
     if settings.database_url is None:
         database = EmbeddedDatabase(home.path, on_restart=cluster.tick_now)
@@ -85,22 +87,33 @@ async def _run(settings: Settings, home: Home, found: Manifests, public: socket.
         if database is not None:
             await database.start()
         database_url = settings.database_url or (database.url if database else "")
-        launcher = SpawnLauncher(settings.root)
         cluster.provide(_secrets(settings, home, database_url))
-        await _migrate(settings, home, cluster, launcher)
+        await _migrate(settings, home, cluster)
         try:
             await cluster.start(public, launcher)
             await _until_ready(public.getsockname()[1], cluster)
             url = f"http://127.0.0.1:{public.getsockname()[1]}"
             home.announce(url)
-            print(f"rdev is ready at {url}", flush=True)
+            display.announce(url, str(home.path), as_json=settings.json)
             await asyncio.get_running_loop().create_future()
         finally:
             home.retract()
             await cluster.stop(cancel_commands=not settings.keep_running, within_s=_STOP_WITHIN_S)
     finally:
+        await launcher.close()
         if database is not None:
             await database.stop()
+        if terminal is not None:
+            terminal.stop()
+
+
+def _launcher(settings: Settings, home: Home) -> Launcher:
+    """Start the zygote early: it imports while PostgreSQL starts."""
+    if settings.zygote is None:
+        return SpawnLauncher(settings.root)
+    launcher = ZygoteLauncher(settings.zygote, settings.root, home.logs / "zygote.log")
+    launcher.warm_up()
+    return launcher
 
 
 def _secrets(settings: Settings, home: Home, url: str) -> Secrets:
@@ -112,18 +125,19 @@ def _secrets(settings: Settings, home: Home, url: str) -> Secrets:
     }
 
 
-async def _migrate(settings: Settings, home: Home, cluster: Cluster, launcher: Launcher) -> None:
+async def _migrate(settings: Settings, home: Home, cluster: Cluster) -> None:
     if not settings.migrate:
         return
     log_file = home.logs / "migrate.log"
     command = [*settings.migrate, str(home.admin_key)]
-    process = await launcher.launch(command, cluster.migration_environment(), log_file)
+    spawn = SpawnLauncher(settings.root)
+    process = await spawn.launch(command, cluster.migration_environment(), log_file)
     try:
-        status = await asyncio.shield(process.exited)
+        outcome = await asyncio.shield(process.exited)
     except asyncio.CancelledError:
         process.signal(signal.SIGTERM)  # a migration is one transaction
         raise
-    if status != 0:
+    if outcome != 0:
         raise UpError(f"the database cannot be migrated ({log_file}): {last_line(log_file)}")
 
 

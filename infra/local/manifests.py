@@ -112,7 +112,7 @@ class Manifests:
 
 
 def load(base: Path) -> Manifests:
-    """Read `functions/`, `triggers/`, `sources/` and `broker.yaml` of a folder like `infra/base`."""
+    """Read functions/, triggers/, sources/ and broker.yaml of a folder like `infra/base`."""
     functions = {
         spec.name: spec
         for doc in _documents(base / "functions", "serving.knative.dev/v1", "Service")

@@ -133,7 +133,7 @@ class EmbeddedPostgres:
         self._server = None
 
     def _create(self) -> None:
-        """Run initdb beside the final place, so that an interrupted one leaves nothing half-made."""
+        """Run initdb beside the final place: an interrupted one leaves nothing half-made."""
         unfinished = self._data.with_name("postgres.new")
         if unfinished.exists():
             shutil.rmtree(unfinished)
@@ -246,7 +246,7 @@ class _Identity:
     def _as_nobody(cls, home: Path, binaries: Path) -> Self:
         """Put data (and binaries, when they are out of reach) where `nobody` can go."""
         nobody = pwd.getpwnam("nobody")
-        root = _own_directory(Path("/var/tmp") / f"rdev-postgres-{_digest(home)}", 0o711)
+        root = _own_directory(Path("/var/tmp") / f"rdev-postgres-{_digest(home)}", 0o711)  # noqa: S108 - checked
         place = root / "data"
         place.mkdir(mode=0o700, exist_ok=True)
         os.chown(place, nobody.pw_uid, nobody.pw_gid)
@@ -288,7 +288,7 @@ def _socket_directory(data: Path, identity: _Identity) -> Path:
         return data
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     if identity.user != os.geteuid() or len(os.fsencode(base)) > _SOCKET_PATH_MAX // 2:
-        base = Path("/tmp")
+        base = Path("/tmp")  # noqa: S108 - what is made there is checked
     short = _own_directory(base / f"rdev-{os.geteuid()}-{_digest(data)}", 0o700)
     os.chown(short, identity.user, -1)
     return short
@@ -326,7 +326,7 @@ def _digest(path: Path) -> str:
 def _works_in(pid: int, directory: Path) -> bool:
     """Tell whether a live process has this working directory, as every postmaster has its data."""
     try:
-        return os.readlink(f"/proc/{pid}/cwd") == str(directory.resolve())
+        return Path(f"/proc/{pid}/cwd").readlink() == directory.resolve()
     except FileNotFoundError:
         return False
     except PermissionError:

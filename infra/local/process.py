@@ -34,6 +34,9 @@ class Launcher(Protocol):
 
     cheap: bool  # starting costs so little that nothing needs to be kept for the next tick
 
+    async def close(self) -> None:
+        """End what the launcher itself keeps running."""
+
     async def launch(
         self, command: Sequence[str], environment: Mapping[str, str], log: Path
     ) -> Running: ...
@@ -46,6 +49,9 @@ class SpawnLauncher:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    async def close(self) -> None:
+        """Nothing is kept running."""
 
     async def launch(
         self, command: Sequence[str], environment: Mapping[str, str], log: Path
@@ -115,6 +121,13 @@ def interpreted(command: Sequence[str]) -> list[str]:
     """Run with this very interpreter what the image runs with its `python`."""
     first, *rest = command
     return [sys.executable if first in {"python", "python3"} else first, *rest]
+
+
+def how_it_ended(status: int) -> str:
+    """Say what an exit status means."""
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"exited with status {status}"
 
 
 def rotate(log: Path) -> None:

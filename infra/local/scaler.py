@@ -19,7 +19,7 @@ from typing import Any
 from infra.local import instance as instances
 from infra.local.instance import Instance, StartError
 from infra.local.manifests import FunctionSpec
-from infra.local.process import Launcher
+from infra.local.process import Launcher, how_it_ended
 from infra.local.wire import HttpError
 
 log = logging.getLogger("rdev.functions")
@@ -44,6 +44,7 @@ class Function:
         log_file: Path,
         *,
         idle_s: float,
+        on_change: Callable[[], None],
         on_death: Callable[[str], None],
     ) -> None:
         self.spec = spec
@@ -51,7 +52,8 @@ class Function:
         self._environment = environment
         self._launcher = launcher
         self._log_file = log_file
-        self._on_death = on_death
+        self._on_change = on_change  # an instance came or went
+        self._on_death = on_death  # one went that nobody told to go
         self._instances: list[Instance] = []
         self._starting = 0
         self._waiting: deque[asyncio.Future[Instance]] = deque()
@@ -105,6 +107,7 @@ class Function:
             self._instances.remove(unreachable)
             log.warning("%s (pid %s) is unreachable", self.spec.name, unreachable.process.pid)
             self._run(unreachable.stop(_UNREACHABLE_GRACE_S))
+            self._on_change()
             self._on_death(self.spec.name)
 
     def ensure_min_scale(self) -> None:
@@ -203,13 +206,26 @@ class Function:
         self._starting -= 1
         self._instances.append(started)
         self.cold_starts += 1
-        log.info("%s started in %.0f ms", self.spec.name, (time.monotonic() - began) * 1000)
+        self._tell_start(started, time.monotonic() - began)
         started.process.exited.add_done_callback(lambda end: self._ended(started, end.result()))
         loop = asyncio.get_running_loop()
         loop.call_later(_SHORT_LIFE_S, self._lived, started)
         self._serve_waiting()
         if self._sampler is None:
             self._sample_after(_SAMPLE_S)
+
+    def _tell_start(self, started: Instance, seconds: float) -> None:
+        # A start for a tick alone happens every few seconds: only those who ask see it.
+        level = logging.INFO if self._demand.busy else logging.DEBUG
+        fields = {
+            "event": "function_started",
+            "function": self.spec.name,
+            "pid": started.process.pid,
+            "ms": round(seconds * 1000),
+        }
+        text = "%s started in %d ms (pid %d)"
+        log.log(level, text, *(fields[key] for key in ("function", "ms", "pid")), extra=fields)
+        self._on_change()
 
     def _lived(self, instance: Instance) -> None:
         if instance in self._instances:
@@ -221,17 +237,23 @@ class Function:
         if instance not in self._instances:
             return
         self._instances.remove(instance)
-        how = instances.how_it_ended(status)
+        how = how_it_ended(status)
         if status > 0 and time.monotonic() - instance.ready_at < _SHORT_LIFE_S:
             self._crashed(f"{how} soon after its start: {instance.last_words()}")
         else:
-            log.warning("%s (pid %s) %s", self.spec.name, instance.process.pid, how)
+            fields = {"event": "function_died", "function": self.spec.name}
+            log.warning("%s (pid %s) %s", self.spec.name, instance.process.pid, how, extra=fields)
             self._scale_out(max(self.spec.min_scale, 1 if self._waiting else 0))
+        self._on_change()
         self._on_death(self.spec.name)
 
     def _crashed(self, reason: str) -> None:
         pause_s = self._crashes.failed(reason)
-        log.error("%s %s (next start in %.1f s at the earliest)", self.spec.name, reason, pause_s)
+        fields = {"event": "function_crashed", "function": self.spec.name}
+        log.error(
+            "%s %s; not started again for %s s", self.spec.name, reason, pause_s, extra=fields
+        )
+        self._on_change()
         if not self._instances and not self._starting:
             self._fail_waiting(self._cannot_start())
         if self.spec.min_scale:
@@ -254,6 +276,7 @@ class Function:
         for spare in sorted(self._instances, key=lambda one: one.in_flight)[:surplus]:
             self._instances.remove(spare)
             self._run(spare.stop(grace_s))
+            self._on_change()
         if len(self._instances) > self.spec.min_scale or self._demand.busy:
             self._sample_after(_SAMPLE_S)
 

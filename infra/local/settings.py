@@ -1,7 +1,7 @@
 """What can be set for `rdev up`: its environment variables and options, read once."""
 
 import argparse
-import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,8 @@ class Settings:
     secret_keys: str | None = None  # None: the key in $RDEV_HOME/secret.key
     keep_running: bool = False  # leave commands alive when stopped
     json: bool = False
-    zygote: bool = True
+    # What the zygote imports; None: every function is spawned.
+    zygote: str | None = "common.entrypoints.serve"
     root: Path = _ROOT  # where `functions` is importable from, `/app` in the image
     base: Path = _ROOT / "infra" / "base"
     # Run before the first function; the path of the admin key file is appended. Empty: nothing.
@@ -33,7 +34,7 @@ class Settings:
 
     @classmethod
     def read(cls, argv: Sequence[str] | None, environment: Mapping[str, str]) -> Self:
-        """Read options and environment; options win. Ends the process on wrong options, as argparse."""
+        """Read options and environment; options win. Wrong options end the process."""
         options = _parser(environment).parse_args(argv)
         return cls(
             home=Path(options.home).absolute(),
@@ -45,9 +46,14 @@ class Settings:
             secret_keys=environment.get("RDEV_SECRET_KEYS") or None,
             keep_running=options.keep_running,
             json=options.json,
-            zygote=environment.get("RDEV_ZYGOTE", "1") != "0" and hasattr(os, "fork"),
+            zygote=cls.zygote if _may_fork(environment) else None,
             environment=dict(environment),
         )
+
+
+def _may_fork(environment: Mapping[str, str]) -> bool:
+    """Forking a process that has loaded system frameworks is safe on Linux only."""
+    return environment.get("RDEV_ZYGOTE", "1") != "0" and sys.platform == "linux"
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:

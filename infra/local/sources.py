@@ -22,7 +22,7 @@ _RETRIES = DeliverySpec(retry=5, backoff_policy="exponential", backoff_s=0.05, t
 
 
 class Ticker:
-    """Sends every source's event now, every `interval_s` after, and whenever `tick_now` is called."""
+    """Sends every source's event: now, each `interval_s` after, and when `tick_now` is called."""
 
     def __init__(self, sources: Sequence[PingSpec], send: Sender, interval_s: float) -> None:
         one_at_a_time = asyncio.Semaphore(1)

@@ -415,7 +415,7 @@ class ServerConnection(_Writing):
             self.transport.abort()
 
     def _linger(self, body: Body) -> None:
-        """Read on without keeping it: a reset would take the answer away from a client in mid-send."""
+        """Read on but keep nothing: a reset would take the answer from a client in mid-send."""
         self.closing = self._lingering = self._discarding = True
         body.take()
         if not self.transport.is_closing():
