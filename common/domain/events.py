@@ -11,7 +11,7 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -68,8 +68,8 @@ def payload(event: Event, *, end: dict[str, Any] | None = None) -> dict[str, Any
 
 
 def timestamp(at: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    text = at.isoformat(timespec="milliseconds")
+    """RFC 3339 in UTC with milliseconds, whatever zone `at` was given in."""
+    text = at.astimezone(UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 
