@@ -6,6 +6,7 @@ Every row of data.md's table of states and reasons is decided here and nowhere e
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from common.domain.workspace import ExitRecord, StreamTotal
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 _TIMEOUTS: Final = {"run_timeout": Reason.RUN, "idle_timeout": Reason.IDLE}
 _KILLED: Final = {str(r): r for r in (Reason.USER, Reason.SHUTDOWN, Reason.KEY_REVOKED)}
+_UNKNOWN_SESSION: Final = "No conversation found with session ID"
+_DEEPEST: Final = 32  # levels of a result that are kept
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def _verdict(kind: Kind, record: ExitRecord, result: dict[str, Any] | None) -> t
         return State.TIMED_OUT, _TIMEOUTS[record.reason]
     if record.reason == "start_failed":
         return State.FAILED, Reason.START_FAILED
+    if record.code is None:  # nobody saw the exit
+        return State.LOST, Reason.SUPERVISOR
     if record.signal is not None:
         return State.FAILED, Reason.SIGNALLED
     if kind is Kind.CLAUDE and record.code in (0, 1):
@@ -93,14 +98,15 @@ def _agent_verdict(record: ExitRecord, result: dict[str, Any] | None) -> tuple[S
     """claude exits 0 without a result and says `success` of an API error: believe neither alone."""
     if result is None:
         return State.FAILED, Reason.NO_RESULT if record.code == 0 else Reason.EXIT_NONZERO
-    if result.get("subtype") in _SUBTYPES:
-        return State.FAILED, _SUBTYPES[result["subtype"]]
-    text = result.get("result")
+    subtype, text = str(result.get("subtype")), result.get("result")
+    if subtype in _SUBTYPES:
+        return State.FAILED, _SUBTYPES[subtype]
+    if _UNKNOWN_SESSION in str(result.get("errors")):
+        return State.FAILED, Reason.SESSION_UNKNOWN
     if result.get("num_turns") == 0 and str(text).startswith("Unknown command: "):
         return State.FAILED, Reason.UNKNOWN_SLASH_COMMAND
     if result.get("is_error") is not False:
-        api = result.get("subtype") == "success"
-        return State.FAILED, Reason.API_ERROR if api else Reason.AGENT_ERROR
+        return State.FAILED, Reason.API_ERROR if subtype == "success" else Reason.AGENT_ERROR
     if record.code != 0:
         return State.FAILED, Reason.EXIT_NONZERO
     if result.get("permission_denials"):
@@ -111,7 +117,7 @@ def _agent_verdict(record: ExitRecord, result: dict[str, Any] | None) -> tuple[S
 def _agent(result: dict[str, Any] | None) -> dict[str, Any] | None:
     if result is None:
         return None
-    return {
+    shown = {
         "session_id": result.get("session_id"),
         "num_turns": result.get("num_turns"),
         "cost_usd": result.get("total_cost_usd"),
@@ -120,6 +126,25 @@ def _agent(result: dict[str, Any] | None) -> dict[str, Any] | None:
         "result": result.get("result"),
         "structured_output": result.get("structured_output"),
     }
+    return {name: _storable(value, _DEEPEST) for name, value in shown.items()}
+
+
+def _storable(value: Any, depth: int) -> Any:
+    """What jsonb can hold of `value`: else a model that said NUL would keep a command from ending.
+
+    The stream has the line as it was.
+    """
+    if isinstance(value, str):
+        return "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict | list) and not depth:
+        return None
+    if isinstance(value, dict):
+        return {_storable(k, 0): _storable(v, depth - 1) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_storable(v, depth - 1) for v in value]
+    return value
 
 
 def _total(main: StreamTotal, stderr: StreamTotal | None = None) -> dict[str, Any]:
