@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from infra.generation import declared, manifests
+from infra.generation import capacity, command_line, declared, manifests, openapi, settings, tables
 
 # Folders where every file is generated, so one without a declaration is left over.
 _WHOLE: Final = (
@@ -24,7 +24,16 @@ _WHOLE: Final = (
 def generated() -> dict[PurePosixPath, str]:
     """Every generated file's text by its path. Raises DeclarationError."""
     functions = declared.functions()
-    return manifests.files(functions)
+    complaint = capacity.complaint(functions, declared.ROOT)
+    if complaint is not None:
+        raise declared.DeclarationError(complaint)
+    return {
+        **manifests.files(functions),
+        **openapi.files(functions),
+        **settings.files(),
+        **tables.files(functions, declared.ROOT),
+        **command_line.files(),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

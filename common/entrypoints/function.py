@@ -6,7 +6,7 @@ From these the Knative YAML, openapi.json, the gateway's routes and the docs tab
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -56,8 +56,9 @@ class Route:
     body_optional: bool = False
     body_example: Any = None
     query: type[BaseModel] | None = None
-    answer: Any = None
+    answer: str = ""  # a model's name in models/resources.py, for openapi.json
     status: int = 200
+    others: Mapping[int, str] = field(default_factory=dict)  # further statuses, and what they mean
     answer_example: Any = None
     media_type: str = "application/json"
     idempotent: bool = False

@@ -29,13 +29,13 @@ function = Function(
 
 
 @function.post("/v1/commands", summary="Run a command", scope=SCOPES, body=CreateCommand,
-               idempotent=True, status=202, body_example=examples.CREATE_SHELL, answer_example=examples.COMMAND)  # fmt: skip
+               idempotent=True, status=202, body_example=examples.CREATE_SHELL, answer="Command", answer_example=examples.COMMAND)  # fmt: skip
 def create(call: Call, body: CreateCommand) -> Reply | Later:
     return submit(call, body.command(body.project))
 
 
 @function.get("/v1/commands", summary="List commands, newest first", scope="commands:read",
-              query=ListCommands, answer_example=examples.page_of(examples.COMMAND))  # fmt: skip
+              query=ListCommands, answer="CommandPage", answer_example=examples.page_of(examples.COMMAND))  # fmt: skip
 def listed(call: Call) -> Reply:
     q: ListCommands = call.query
     projects = frozenset(q.project) if q.project else call.caller.projects
@@ -50,7 +50,7 @@ def listed(call: Call) -> Reply:
 
 
 @function.get("/v1/commands/{id}", summary="Show a command; `Prefer: wait=N` waits for its end",
-              scope="commands:read", answer_example=examples.COMMAND)  # fmt: skip
+              scope="commands:read", answer="Command", answer_example=examples.COMMAND)  # fmt: skip
 def show(call: Call) -> Reply | Later:
     command = call.app.read_commands.one(call.path["id"], call.caller)
     seconds = wanted_wait(call)
@@ -64,7 +64,7 @@ def show(call: Call) -> Reply | Later:
 
 
 @function.patch("/v1/commands/{id}", summary="Change the priority while it waits", scope=SCOPES,
-                body=PriorityBody, body_example={"priority": "high"}, answer_example=examples.COMMAND)  # fmt: skip
+                body=PriorityBody, body_example={"priority": "high"}, others={409: "It no longer waits"}, answer="Command", answer_example=examples.COMMAND)  # fmt: skip
 def reprioritise(call: Call, body: PriorityBody) -> Reply:
     priority = Priority[body.priority.upper()]
     command = call.app.reprioritise(call.path["id"], priority, call.caller, call.origin)
@@ -72,21 +72,22 @@ def reprioritise(call: Call, body: PriorityBody) -> Reply:
 
 
 @function.post("/v1/commands/{id}/cancel", summary="End a command", scope=SCOPES, body=CancelBody,
-               body_optional=True, status=202, body_example={"mode": "graceful"}, answer_example=examples.COMMAND)  # fmt: skip
+               body_optional=True, status=202, body_example={"mode": "graceful"}, others={200: "It had ended before"}, answer="Command", answer_example=examples.COMMAND)  # fmt: skip
 def cancel(call: Call, body: CancelBody) -> Reply:
     command, ended = call.app.cancel(call.path["id"], body.mode, call.caller, call.origin)
     return Reply(command_resource(command)) if ended else accepted(command_resource(command))
 
 
 @function.post("/v1/commands/{id}/retry", summary="Run an ended command again, as a new one", scope=SCOPES,
-               body=RetryBody, body_optional=True, idempotent=True, status=202, body_example={}, answer_example=examples.COMMAND)  # fmt: skip
+               body=RetryBody, body_optional=True, idempotent=True, status=202, body_example={}, answer="Command", answer_example=examples.COMMAND)  # fmt: skip
 def retry(call: Call, body: RetryBody) -> Reply | Later:
     again = call.app.retry(call.path["id"], body.env, call.caller, call.origin, call.idempotency)
     return answered(call, again)
 
 
 @function.get("/v1/commands/{id}/output", summary="Stored output as plain text, from an offset",
-              scope="commands:read", query=OutputQuery, media_type="text/plain", answer_example="hello\n")  # fmt: skip
+              scope="commands:read", query=OutputQuery, media_type="text/plain", answer_example="hello\n",
+              others={416: "`offset` is beyond the end"})  # fmt: skip
 def output(call: Call) -> Reply:
     q: OutputQuery = call.query
     part = call.app.read_output(call.path["id"], q.stream, q.offset, q.limit, call.caller)

@@ -14,13 +14,13 @@ function = Function(
 )
 
 
-@function.get("/health", summary="The API answers", answer_example={"status": "alive"})
+@function.get("/health", summary="The API answers", answer="Alive", answer_example={"status": "alive"})
 def alive(_call: Call) -> Reply:
     return Reply({"status": "alive"})
 
 
 @function.get("/ready", summary="Everything configured works, or 503 with the check that does not",
-              answer_example={"status": "ready", "checks": {"database": {"status": "ok"}}})  # fmt: skip
+              answer="Ready", answer_example={"status": "ready", "checks": {"database": {"status": "ok"}}})  # fmt: skip
 def ready(call: Call) -> Reply:
     well, checks = call.app.health.ready()
     if not well:

@@ -18,7 +18,7 @@ function = Function(
 
 @function.post("/v1/keys", summary="Create a key; its text is in this answer only", scope="keys:admin",
                body=CreateKey, idempotent=True, status=201, body_example=examples.CREATE_KEY,
-               answer_example=examples.KEY | {"key": "rdev_…"})  # fmt: skip
+               answer="CreatedKey", answer_example=examples.KEY | {"key": "rdev_…"})  # fmt: skip
 def create(call: Call, body: CreateKey) -> Reply:
     created, text = call.app.manage_keys.create(
         body.key(), call.caller, call.origin, call.idempotency
@@ -31,7 +31,7 @@ def create(call: Call, body: CreateKey) -> Reply:
 
 
 @function.get("/v1/keys", summary="List keys, newest first", scope="keys:admin", query=ListKeys,
-              answer_example=examples.page_of(examples.KEY))  # fmt: skip
+              answer="KeyPage", answer_example=examples.page_of(examples.KEY))  # fmt: skip
 def listed(call: Call) -> Reply:
     q: ListKeys = call.query
     found = call.app.manage_keys.many(pages.before(identifiers.KEY, q.cursor), q.limit + 1)
@@ -39,7 +39,7 @@ def listed(call: Call) -> Reply:
 
 
 @function.get("/v1/keys/{id}", summary="Show a key, without its secret", scope="keys:admin",
-              answer_example=examples.KEY)  # fmt: skip
+              answer="Key", answer_example=examples.KEY)  # fmt: skip
 def show(call: Call) -> Reply:
     return Reply(key_resource(call.app.manage_keys.one(call.path["id"])))
 

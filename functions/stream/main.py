@@ -72,7 +72,8 @@ def _last_event_id(call: Call) -> str | None:
 
 
 @function.stream("/v1/streams/commands/{id}", summary="Events of a command; 204 after its end",
-                 scope="commands:read", query=After, answer_example=COMMAND_EXAMPLE)  # fmt: skip
+                 scope="commands:read", query=After, answer_example=COMMAND_EXAMPLE,
+                 others={204: "It has ended, and everything was sent before"})  # fmt: skip
 async def command(call: Call) -> ASGIApp:
     open_streams = streams(call.app)
     open_streams.admit(call.caller)

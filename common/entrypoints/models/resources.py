@@ -1,0 +1,263 @@
+"""Wire models of answers: the shapes that openapi.json promises and tests hold real answers to.
+
+Only the generator and tests import them. Functions answer what `domain/resources.py` makes; to
+build these as well would cost every cold start some milliseconds for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+CommandId = Annotated[str, Field(pattern=r"^cmd_[0-9a-f]{32}$")]
+KeyId = Annotated[str, Field(pattern=r"^key_[0-9a-f]{32}$")]
+KindName = Literal["claude", "shell", "git"]
+PriorityName = Literal["low", "normal", "high", "urgent"]
+StateName = Literal[
+    "scheduled",
+    "queued",
+    "running",
+    "cancelling",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "timed_out",
+    "lost",
+]
+
+
+class Resource(BaseModel):
+    """An answer. Every field is always there; a client must pass over ones it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StreamTotals(Resource):
+    """What a stream came to. `truncated`: more was printed than was kept."""
+
+    bytes: int
+    sha256: str
+    truncated: bool
+
+
+class OutputTotals(StreamTotals):
+    """Of the merged stream, or of stdout; then `stderr` has its own."""
+
+    stderr: StreamTotals | None
+
+
+class AgentOutcome(Resource):
+    """What claude's own result line says."""
+
+    session_id: str | None
+    num_turns: int | None
+    cost_usd: float | None
+    usage: dict[str, Any] | None
+    permission_denials: list[Any]
+    result: str | None
+    structured_output: Any
+
+
+class Outcome(Resource):
+    """How a command ended; `reason` belongs to its state (docs/reference/states.md)."""
+
+    reason: str
+    exit_code: int | None
+    signal: int | None
+    orphans_killed: int
+    output: OutputTotals
+    agent: AgentOutcome | None
+    detail: Annotated[str, Field(description="more about the reason, when there is more")] = ""
+
+
+class Links(Resource):
+    """Where to go on."""
+
+    self: str
+    stream: str
+    output: str
+    cancel: str
+
+
+class Command(Resource):
+    """A command. Values of its environment are secret: `spec.env` has the names, each null."""
+
+    id: CommandId
+    project: str
+    kind: KindName
+    state: StateName
+    priority: PriorityName
+    queue_position: Annotated[
+        int | None, Field(description="1 is next; 0 has been claimed; null does not wait")
+    ]
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    run_at: AwareDatetime | None
+    key_id: KeyId
+    session_id: str | None
+    retry_of: CommandId | None
+    labels: dict[str, str]
+    spec: dict[str, Any]
+    outcome: Annotated[Outcome | None, Field(description="there exactly when it has ended")]
+    links: Links
+
+
+class Project(Resource):
+    """A project: a workspace that commands run in."""
+
+    name: str
+    description: str
+    phase: Literal["ready", "pending", "unreachable", "gone"]
+    workspace: str
+    allowed_commands: Annotated[list[KindName] | None, Field(description="null: all kinds")]
+    max_concurrent_commands: int
+    running: int
+    queued: int
+    paused: bool
+    issues: Annotated[list[str], Field(description="what is wrong with its settings, if anything")]
+
+
+class RateLimit(Resource):
+    """At most `limit` requests in any `window_s` seconds."""
+
+    limit: int
+    window_s: int
+
+
+class Key(Resource):
+    """An API key, without its text."""
+
+    id: KeyId
+    name: str
+    prefix: Annotated[str, Field(description="the part of the key that is no secret")]
+    scopes: list[str]
+    projects: Annotated[list[str] | None, Field(description="null: all projects")]
+    allowed_ips: Annotated[list[str], Field(description="empty: from everywhere")]
+    expires_at: AwareDatetime | None
+    rate_limit: RateLimit | None
+    max_concurrent: int | None
+    created_at: AwareDatetime
+    revoked_at: AwareDatetime | None
+    last_used_at: AwareDatetime | None
+
+
+class CreatedKey(Key):
+    """A key just made."""
+
+    key: Annotated[
+        str | None,
+        Field(description="the text to send; in this answer only, null in a replayed one"),
+    ]
+
+
+class CommandPage(Resource):
+    """Commands, newest first."""
+
+    items: list[Command]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class ProjectPage(Resource):
+    """Projects by name; there is one page."""
+
+    items: list[Project]
+    next_cursor: str | None
+
+
+class KeyPage(Resource):
+    """Keys, newest first."""
+
+    items: list[Key]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class Alive(Resource):
+    """The API answers."""
+
+    status: Literal["alive"]
+
+
+class Check(Resource):
+    """One thing rdev needs."""
+
+    status: Literal["ok", "unhealthy", "stale"]
+    detail: str | None = None
+
+
+class Ready(Resource):
+    """Everything that is configured works."""
+
+    status: Literal["ready"]
+    checks: dict[str, Check]
+
+
+class FieldProblem(Resource):
+    """One wrong value."""
+
+    field: Annotated[str, Field(description="its path in the body or query: `scopes[0]`")]
+    code: str
+    message: str
+
+
+class Problem(Resource):
+    """A refusal (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: Annotated[str, Field(description="what to decide by; docs/reference/errors.md has all")]
+    detail: str
+    request_id: str
+    errors: Annotated[list[FieldProblem] | None, Field(description="with invalid_field")] = None
+
+
+class StateEvent(Resource):
+    """`event: state`: the command is in another state now."""
+
+    seq: int
+    state: StateName
+    reason: str | None = None
+    at: AwareDatetime
+
+
+class OutputEvent(Resource):
+    """`event: output`: bytes from `offset` of a stream, `text` when UTF-8, else `b64`."""
+
+    seq: int
+    stream: Literal["merged", "stdout", "stderr"]
+    offset: int
+    text: str | None = None
+    b64: str | None = None
+    at: AwareDatetime
+
+
+class AgentEvent(BaseModel):
+    """`event: agent`: one line of claude's stream-json output; its own fields beside these two.
+
+    A line of more than 64 KiB is `{"raw": {"type", "size"}, "truncated": true}`, after its bytes in
+    `output` events.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    seq: int
+    at: AwareDatetime
+
+
+class TruncatedEvent(Resource):
+    """`event: truncated`: the stream printed more than is kept."""
+
+    seq: int
+    stream: Literal["merged", "stdout", "stderr"]
+    bytes: int
+    why: str
+    at: AwareDatetime
+
+
+class GapEvent(Resource):
+    """`event: gap`: the events from `from` to `to` are no longer kept."""
+
+    from_: Annotated[int | str, Field(alias="from")]
+    to: int | str
