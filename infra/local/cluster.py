@@ -2,36 +2,29 @@
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Mapping
 
 from infra.local import display
 from infra.local.broker import Broker
-from infra.local.gateway import EventSender, Gateway, call
+from infra.local.gateway import EventSender, Gateway
 from infra.local.home import Home
-from infra.local.instance import Instance
 from infra.local.manifests import FunctionSpec, ManifestError, Manifests, SecretKey
 from infra.local.process import Launcher
 from infra.local.scaler import Function
 from infra.local.settings import Settings
 from infra.local.sources import Ticker
 from infra.local.status import StatusFile
-from infra.local.wire import (
-    Answer,
-    Handler,
-    Headers,
-    ServerConnection,
-    complete_body,
-)
+from infra.local.wire import Handler, HttpError, ServerConnection
 
 log = logging.getLogger("rdev.cluster")
 
 RUNNER = "on-command-queued"  # the function that has commands running, and is told to end them
 _IMAGE_ROOT = "/app/"
 _BACKLOG = 1024
-_SHUTDOWN = b"/shutdown"
-_BECAUSE = b'{"reason":"shutdown"}'
-_JSON: Headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+_FOR_COMMANDS = 0.9  # of the time to stop; the other functions end in the rest
+_LAST_GRACE_S = 0.2
 # Reach a function only where its manifest names them, or not at all.
 _NOT_INHERITED = frozenset(
     {
@@ -101,6 +94,7 @@ class Cluster:
         self.broker = Broker(triggers, to_functions, on_event=display.show_event)
         sender = EventSender(self.functions, background=True)
         self.ticker = Ticker(self._manifests.sources, sender, self._settings.tick_s)
+        self._url = f"http://127.0.0.1:{public.getsockname()[1]}"
         self.gateway = Gateway(self.functions, self.broker.ingress)
         await self._serve(public, self.gateway.public)
         await self._serve(self._internal_socket, self.gateway.internal)
@@ -110,16 +104,16 @@ class Cluster:
 
     async def stop(self, *, cancel_commands: bool, within_s: float) -> None:
         """End running commands unless told not to, then every function."""
+        if self._ticking is None:
+            return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
         self.gateway.closed = True
-        if self._ticking is not None:
-            self._ticking.cancel()
-        if cancel_commands and RUNNER in self.functions:
-            # The functions get at least the last tenth of the time to end by themselves.
-            await _end_commands(self.functions[RUNNER], within_s * 0.9)
+        self._ticking.cancel()
         await self.broker.close()  # what it still held, the outbox and the tick see to
-        grace_s = max(0.1, deadline - loop.time())
+        if cancel_commands and RUNNER in self.functions:
+            await _end_commands(self.functions[RUNNER], within_s * _FOR_COMMANDS)
+        grace_s = max(_LAST_GRACE_S, deadline - loop.time())
         await asyncio.gather(*(one.close(grace_s) for one in self.functions.values()))
         for server in self._servers:
             server.close()
@@ -154,7 +148,7 @@ class Cluster:
         return str(self._settings.root / source.removeprefix(_IMAGE_ROOT))
 
     def _instances_changed(self) -> None:
-        self._status_file.write(self.functions)
+        self._status_file.write(self.functions, self._url)
 
     def _function_died(self, name: str) -> None:
         """Let the tick repair at once what a dead process left."""
@@ -162,38 +156,16 @@ class Cluster:
 
 
 async def _end_commands(runner: Function, within_s: float) -> None:
-    """Have every instance of the runner end its commands, and wait until they have ended."""
-    asked = [_ask(one) for one in runner.instances] or [_ask_whichever_starts(runner)]
+    """Have every instance of the runner cancel its commands, and wait until they have ended.
+
+    By a signal, not by a request: a request could come from anybody on this machine.
+    """
     try:
-        async with asyncio.timeout(within_s):
-            answers = await asyncio.gather(*asked, return_exceptions=True)
-    except TimeoutError:
-        log.error("commands did not end within %.1f s", within_s)
-        return
-    for answer in answers:
-        if isinstance(answer, Exception):
-            log.error("commands could not be ended: %s", answer)
-        elif isinstance(answer, Answer) and answer.status >= 300:
-            log.error("commands could not be ended: the runner answered %s", answer.status)
-
-
-async def _ask(instance: Instance) -> Answer:
-    connection = await instance.pool.get()
-    instance.take()
-    try:
-        answer = await connection.request("POST", _SHUTDOWN, _JSON, complete_body(_BECAUSE))
-        await answer.body.read_all()
-        return answer
-    finally:
-        instance.give_back()
-        instance.pool.put(connection)
-
-
-async def _ask_whichever_starts(runner: Function) -> Answer:
-    """There may be commands without a runner, when it died just now."""
-    async with call(runner, "POST", _SHUTDOWN, _JSON, complete_body(_BECAUSE)) as answer:
-        await answer.body.read_all()
-        return answer
+        async with asyncio.timeout(within_s / 2):
+            await runner.ensure_one()  # it adopts the commands of a runner that died just now
+    except (HttpError, TimeoutError) as error:
+        log.error("running commands cannot be cancelled: %s", error)
+    await runner.close(within_s / 2, number=signal.SIGUSR1)
 
 
 def listen(port: int) -> socket.socket:

@@ -57,14 +57,19 @@ class Instance:
         """Return the last line of its log."""
         return last_line(self._log_file, self._log_size)
 
-    async def stop(self, grace_s: float, settle_s: float = _SETTLE_S) -> None:
-        """Let requests be read, SIGTERM, and SIGKILL after `grace_s` (or when cancelled)."""
+    async def stop(
+        self,
+        grace_s: float,
+        settle_s: float = _SETTLE_S,
+        number: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        """Let requests be read, send `number`, and SIGKILL after `grace_s` (or when cancelled)."""
         try:
             if self.in_flight:
                 with suppress(TimeoutError):  # streams stay open; the function ends them itself
                     await asyncio.wait_for(self._idle.wait(), settle_s)
             self.pool.close()
-            self.process.signal(signal.SIGTERM)
+            self.process.signal(number)
             await asyncio.wait([self.process.exited], timeout=grace_s)
         finally:
             if not self.process.exited.done():

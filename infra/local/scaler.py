@@ -9,6 +9,7 @@ the whole idle window, so that a burst is met at once and not forgotten at once.
 import asyncio
 import logging
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -114,13 +115,18 @@ class Function:
         """Start what `min-scale` asks for."""
         self._scale_out(self.spec.min_scale)
 
-    async def close(self, grace_s: float) -> None:
-        """Stop every instance: SIGTERM, and SIGKILL after `grace_s`."""
+    async def ensure_one(self) -> None:
+        """Return when an instance runs; raise HttpError 503 when none can."""
+        async with self.slot():
+            return
+
+    async def close(self, grace_s: float, number: signal.Signals = signal.SIGTERM) -> None:
+        """Stop every instance: `number`, and SIGKILL after `grace_s`. None is started any more."""
         self._closed = True
         if self._sampler is not None:
             self._sampler.cancel()
         self._fail_waiting(_shutting_down())
-        stopping = [one.stop(grace_s, settle_s=0.0) for one in self._instances]
+        stopping = [one.stop(grace_s, settle_s=0.0, number=number) for one in self._instances]
         self._instances.clear()
         for task in self._tasks:
             task.cancel()  # starts, and stops that were more patient than this one
@@ -206,11 +212,12 @@ class Function:
         self._starting -= 1
         self._instances.append(started)
         self.cold_starts += 1
-        self._tell_start(started, time.monotonic() - began)
+        seconds = time.monotonic() - began
         started.process.exited.add_done_callback(lambda end: self._ended(started, end.result()))
         loop = asyncio.get_running_loop()
         loop.call_later(_SHORT_LIFE_S, self._lived, started)
         self._serve_waiting()
+        self._tell_start(started, seconds)
         if self._sampler is None:
             self._sample_after(_SAMPLE_S)
 

@@ -18,10 +18,10 @@ class StatusFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, functions: Mapping[str, Function], **more: Any) -> None:
+    def write(self, functions: Mapping[str, Function], url: str) -> None:
         unfinished = self._path.with_suffix(".new")
         unfinished.write_text(
-            json.dumps({"pid": os.getpid(), **more, "functions": rows(functions)})
+            json.dumps({"pid": os.getpid(), "url": url, "functions": rows(functions)})
         )
         unfinished.rename(self._path)  # who reads sees the old or the new, never a half
 
@@ -38,6 +38,7 @@ def rows(functions: Mapping[str, Function]) -> list[dict[str, Any]]:
                 {"pid": one.process.pid, "port": one.port, "in_flight": one.in_flight}
                 for one in function.instances
             ],
+            "in_flight": function.in_flight,
             "waiting": function.waiting,
             "cold_starts": function.cold_starts,
             "trouble": function.trouble,
