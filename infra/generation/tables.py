@@ -16,6 +16,11 @@ from infra.generation.markdown import page, table
 from infra.generation.openapi import statuses
 
 FOLDER: Final = PurePosixPath("docs/reference")
+# Answers of the database that become codes as they are, so no `raise` spells them.
+_FROM_SQL: Final = {
+    "Conflict": {"session_busy", "idempotency_in_flight"},
+    "InvalidField": {"idempotency_mismatch"},
+}
 
 
 def files(functions: list[Function], root: Path) -> dict[PurePosixPath, str]:
@@ -90,7 +95,7 @@ def _meanings() -> dict[str, str]:
 
 def _special_codes(root: Path) -> dict[str, set[str]]:
     """Codes given at a `raise`, by class: `Forbidden(…, code="ip_not_allowed")`."""
-    found: dict[str, set[str]] = {}
+    found = {name: set(codes) for name, codes in _FROM_SQL.items()}
     for folder in ("common", "functions"):
         for path in sorted((root / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
