@@ -72,22 +72,13 @@ class SupervisedWorkspace:
         sizes = (str(len(text)), str(len(job.stdin)))
         arguments = ("start", job.run_id, *sizes, *self._limits)
 
-        def ask() -> tuple[Channel, bytes, bytes]:
-            channel = self._open(place, arguments, text + job.stdin)
-            return channel, *_first_line(channel)
-
-        channel, line, rest = ask()
-        if not line and _code(channel) == _UNDELIVERED:
+        start = self._try_start(place, arguments, text + job.stdin)
+        if start is None:
             self._deliver_for_start(place)
-            channel, line, rest = ask()
-        verdict, _, found = _text(line).partition(" ")
-        if verdict == "won" and found.startswith("running "):
-            status = parse_status(found)
-            return Start(True, status, _Following(channel, rest, 0, "merged", None))
-        try:
-            return _not_followed(verdict, found, channel)
-        finally:
-            channel.close()
+            start = self._try_start(place, arguments, text + job.stdin)
+        if start is None:
+            raise WorkspaceBroken("the supervisor was delivered and is not there")
+        return start
 
     def follow(self, place: Place, run_id: str, stream: Stream, offset: int = 0) -> Output:
         """See `Workspace.follow`."""
@@ -133,6 +124,24 @@ class SupervisedWorkspace:
     def gc(self, place: Place, older_than_s: int) -> int:
         """See `Workspace.gc`."""
         return _number(self._answer(place, ("gc", "-", str(older_than_s))), "removed")
+
+    def _try_start(self, place: Place, arguments: Sequence[str], stdin: bytes) -> Start | None:
+        """One attempt; None when the script is not there yet."""
+        channel = self._open(place, arguments, stdin)
+        followed = False
+        try:
+            line, rest = _first_line(channel)
+            if not line and _code(channel) == _UNDELIVERED:
+                return None
+            verdict, _, found = _text(line).partition(" ")
+            if verdict != "won" or not found.startswith("running "):
+                return _not_followed(verdict, found, channel)
+            status = parse_status(found)
+            followed = True
+            return Start(True, status, _Following(channel, rest, 0, "merged", None))
+        finally:
+            if not followed:
+                channel.close()
 
     def _open(self, place: Place, arguments: Sequence[str], stdin: bytes = b"") -> Channel:
         runs = self._transport.runs(place)
@@ -211,7 +220,7 @@ class _Following:
             data: bytes | None = self._first[:max_bytes]
             self._first = self._first[max_bytes:]
         else:
-            data = self._channel.read(max_bytes, timeout)
+            data = self._next(max_bytes, timeout)
         if data == b"":
             return self._ended(max_bytes, timeout)
         self._end += len(data or b"")
@@ -220,11 +229,20 @@ class _Following:
     def close(self) -> None:
         self._channel.close()
 
+    def _next(self, max_bytes: int, timeout: float | None) -> bytes | None:
+        try:
+            return self._channel.read(max_bytes, timeout)
+        except TransportLost:
+            self._channel.close()
+            raise
+
     def _ended(self, max_bytes: int, timeout: float | None) -> bytes | None:
         """The channel ended by itself: b"" when the run did, an error for every other cause."""
-        code = _code(self._channel)
-        said = self._channel.stderr
-        self._channel.close()
+        try:
+            code = _code(self._channel)
+            said = self._channel.stderr
+        finally:
+            self._channel.close()
         if code == _UNDELIVERED and self._again is not None:
             self._channel, self._again = self._again(), None
             return self.read(max_bytes, timeout)
@@ -353,7 +371,6 @@ def _first_line(channel: Channel) -> tuple[bytes, bytes]:
     while b"\n" not in got:
         data = channel.read(65536, max(0.0, deadline - time.monotonic()))
         if data is None:
-            channel.close()
             raise TransportLost(f"no answer in {_ANSWER_S:.0f} s")
         if not data:
             return b"", b""
@@ -366,7 +383,6 @@ def _code(channel: Channel) -> int:
     try:
         return channel.result(_ANSWER_S)
     except TimeoutError as error:
-        channel.close()
         raise TransportLost(f"no end in {_ANSWER_S:.0f} s") from error
 
 

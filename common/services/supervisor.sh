@@ -32,22 +32,25 @@
 #   follow.* token of the latest follower of a spool
 #   log      what the tools of the supervisor had to say
 #
-# What starting costs is mostly fork and exec, so the path from `start` to the launch uses builtins
-# wherever it can: numbers come from /proc by `read`, exclusive files from `set -C`.
+# What starting costs is mostly fork and exec (about 1 ms each), so the path from `start` to the launch
+# uses builtins wherever it can: numbers come from /proc by `read`, exclusive files from `set -C`. And
+# what `read` costs is one system call a byte, so it gets short files.
 
 set -u
 umask 077
 LC_ALL=C
 export LC_ALL
 unset CDPATH
-IFS=' 	
+ifs=' 	
 '
+IFS=$ifs
 
 script=$0
+boot= # see sign
 empty_sha=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 # Seconds a follower rests between looks: short at first, because most commands answer at once, then
 # a tenth, so that an idle follower costs ten `sleep`s a second and a line is seen within 0.2 s.
-eager='0.001 0.001 0.001 0.002 0.002 0.002 0.004 0.004 0.008 0.015 0.03 0.06'
+eager='0.002 0.001 0.001 0.001 0.002 0.002 0.002 0.004 0.004 0.008 0.015 0.03 0.06'
 busy='0.002 0.01 0.03 0.06'
 idle=0.1
 
@@ -69,9 +72,11 @@ nap() {
 process() {
   proc_line=
   # A process may have a newline in its name, hence the loop; what we want follows the last `) `.
-  while read -r proc_part; do
-    proc_line="$proc_line $proc_part"
-  done 2>/dev/null <"/proc/$1/stat"
+  {
+    while read -r proc_part; do
+      proc_line="$proc_line $proc_part"
+    done <"/proc/$1/stat"
+  } 2>/dev/null
   case $proc_line in *') '*) ;; *) return 1 ;; esac
   # shellcheck disable=SC2086 # splitting is the point
   set -- ${proc_line##*') '}
@@ -88,7 +93,7 @@ living() {
 # first_line FILE: in $line; empty when there is none (yet).
 first_line() {
   line=
-  [ -e "$1" ] && read -r line 2>/dev/null <"$1"
+  [ ! -e "$1" ] || { read -r line <"$1"; } 2>/dev/null
   return 0
 }
 
@@ -96,16 +101,16 @@ first_line() {
 sign() {
   read -r self _ </proc/self/stat
   process "$self"
-  read -r boot </proc/sys/kernel/random/boot_id
+  [ -n "$boot" ] || read -r boot </proc/sys/kernel/random/boot_id
   { printf '%s %s %s\n' "$self" "$proc_start" "$boot" >"$1"; } 2>/dev/null
 }
 
 # signed FILE: who signed it lives; its pid in $signer.
 signed() {
   signer= signer_start= signer_boot=
-  [ -e "$1" ] && read -r signer signer_start signer_boot 2>/dev/null <"$1"
+  [ ! -e "$1" ] || { read -r signer signer_start signer_boot <"$1"; } 2>/dev/null
   [ -n "$signer_boot" ] || return 1
-  read -r boot </proc/sys/kernel/random/boot_id
+  [ -n "$boot" ] || read -r boot </proc/sys/kernel/random/boot_id
   [ "$boot" = "$signer_boot" ] && living "$signer" "$signer_start"
 }
 
@@ -118,7 +123,7 @@ owned() {
 # commanded: the command's own process lives; its pid in $cmd.
 commanded() {
   cmd= cmd_start=
-  [ -e "$dir/cmd" ] && read -r cmd cmd_start 2>/dev/null <"$dir/cmd"
+  [ ! -e "$dir/cmd" ] || { read -r cmd cmd_start <"$dir/cmd"; } 2>/dev/null
   [ -n "$cmd_start" ] && living "$cmd" "$cmd_start"
 }
 
@@ -159,7 +164,7 @@ hit() {
 # position PID FD: where that open file stands, in $pos; empty when it cannot be told.
 position() {
   pos=
-  read -r _ pos 2>/dev/null <"/proc/$1/fdinfo/$2"
+  { read -r _ pos <"/proc/$1/fdinfo/$2"; } 2>/dev/null
 }
 
 # size FILE, in $size
@@ -338,19 +343,29 @@ take_payload() {
 }
 
 # room MIN_FREE_KB BUDGET_KB: refuse to start rather than fill the disk. What all spools use is
-# counted by gc: counting it here would make every start slower with every run that is kept.
+# counted by gc: counting it here would make every start slower with every run that is kept. How much
+# is free was noted by gc and by the last run that ended; only when that was little, we look again.
 room() {
   first_line "$runs/.used_kb"
   [ "${line:-0}" -le "$2" ] || refusal no_space "the spools use $line KiB of $2"
-  room_free=$(df -Pk "$runs" 2>/dev/null | {
-    read -r _
-    read -r _ _ _ room_kb _
-    printf '%s' "$room_kb"
-  })
-  case $room_free in
+  first_line "$runs/.free_kb"
+  # 4 GiB above the limit: four runs at the usual cap.
+  [ "${line:-0}" -lt $(($1 + 4194304)) ] || return 0
+  note_free
+  case $free in
   '' | *[!0-9]*) ;; # a file system that does not tell; every spool is still capped
-  *) [ "$room_free" -ge "$1" ] || refusal no_space "$room_free KiB are free, $1 are needed" ;;
+  *) [ "$free" -ge "$1" ] || refusal no_space "$free KiB are free, $1 are needed" ;;
   esac
+}
+
+# note_free: the free KiB where runs are, in $free and for the next start.
+note_free() {
+  free=$(df -Pk "$runs" 2>/dev/null | {
+    read -r _
+    read -r _ _ _ free _
+    printf '%s' "$free"
+  })
+  { printf '%s\n' "$free" >"$runs/.free_kb"; } 2>/dev/null || true
 }
 
 # claim: mkdir is the lock; who loses says what is there.
@@ -392,7 +407,7 @@ enter() {
 }
 
 # prepare: pipes and spools. FIFOs, so that a relay can cap what the command writes; on a file system
-# that has none they live in the temporary directory. They lose their names at the launch.
+# that has none they live in the temporary directory.
 # Descriptors: 4 err pipe, 6 out pipe, 7 the command's stdin, 8 out spool, 9 err spool.
 # Background parts are `(subshells)`: with a redirection on a bare function, dash keeps a copy of what
 # was redirected, and a relay that keeps the writing end of its own pipe never sees its end.
@@ -462,8 +477,8 @@ conclude() {
   settle "$out_relay"
   settle "$err_relay"
   out_cut= err_cut=
-  forget_pipes
   seal "$dir/exit.new" "$1" - "$2"
+  forget_pipes
   state=done
   printf 'won '
   report
@@ -478,8 +493,7 @@ run() {
     (watch) 4>&- 6>&- 7<&- &
     watcher=$!
   fi
-  setsid=$(command -v setsid)
-  (forget_pipes) 4>&- 6>&- 7<&- &
+  find_setsid
   launch
   code=$?
   exec 4>&- 6>&- 7<&-
@@ -491,6 +505,16 @@ run() {
     reason=${line:-killed}
   fi
   finish
+}
+
+# find_setsid: where it is, in $setsid; the job's own PATH may not lead there.
+find_setsid() {
+  IFS=:
+  for setsid in $PATH; do
+    setsid=$setsid/setsid
+    [ ! -x "$setsid" ] || break
+  done
+  IFS=$ifs
 }
 
 # launch: the command, in the foreground (see verb_start); its exit code.
@@ -508,20 +532,27 @@ child() {
   read -r self _ </proc/self/stat
   process "$self"
   printf '%s %s\n' "$self" "$proc_start" >"$dir/cmd"
+  names=
   # shellcheck disable=SC2046 # names, to be split
   command unset $(unwanted) _ 2>/dev/null
   job_exec "$1" "$2"
 }
 
-# unwanted: the names of all exported variables that the job does not keep.
+# unwanted: the names of all exported variables that the job does not keep. (The line of a name may
+# also be the middle of a value that has several lines: then that variable goes, which was not ours.)
 unwanted() {
-  export -p | while read -r word name; do
+  set -f
+  IFS='
+'
+  for name in $(export -p); do
+    case $name in 'export '*) name=${name#export } ;; *) continue ;; esac
     name=${name%%=*}
-    case $word:$name in
-    export:[0-9]* | export:*[!A-Za-z0-9_]* | export:) ;; # the middle of a value of several lines
-    export:*) job_keeps "$name" || printf '%s ' "$name" ;;
+    case $name in
+    [0-9]* | *[!A-Za-z0-9_]* | '') ;;
+    *) job_keeps "$name" || names="$names $name" ;;
     esac
   done
+  printf '%s' "$names"
 }
 
 # --- input ---------------------------------------------------------------------------------------
@@ -672,6 +703,8 @@ finish() {
   settle "$err_relay"
   err_cut=$cut
   seal "$dir/exit.new" "$reason" "$code" -
+  forget_pipes
+  note_free
   exit 0
 }
 
@@ -738,7 +771,7 @@ end_helpers() {
   hit KILL $pids
 }
 
-# forget_pipes: they and a closed input are open where they are needed; nobody needs their names.
+# forget_pipes: the end of what only a live run needs.
 forget_pipes() {
   [ -n "$pipes" ] || return 0
   set -- "$pipes/out.pipe" "$pipes/err.pipe" "$pipes/in.pipe"
@@ -747,7 +780,8 @@ forget_pipes() {
   [ "$pipes" = "$dir" ] || rmdir "$pipes"
 }
 
-# total FILE: its size and SHA-256 in $size and $sha (`-` when nothing here can compute it).
+# total FILE: its size and SHA-256 in $size and $sha (`-` when nothing here can compute it). Nobody
+# writes to it any more.
 total() {
   size "$1"
   sha=$empty_sha
@@ -874,12 +908,11 @@ verb_follow() {
 # follow_as SPOOL: become its latest follower. The mark is how a successor finds us when we are stuck
 # writing to somebody who does not read; the token tells us when we are just between two looks.
 follow_as() {
-  spool=$1 spool_fd=8 token= opened=
+  spool=$1 spool_fd=8 token= opened= trusted=0
   [ "$spool" = out ] || spool_fd=9
   export RDEV_FOLLOWER="$id.$spool;"
-  process $$
   # A full disk only costs the token.
-  { printf '%s\n' "$$.$proc_start" >"$dir/follow.$spool"; } 2>/dev/null && token=$$.$proc_start
+  { printf '%s\n' $$ >"$dir/follow.$spool"; } 2>/dev/null && token=$$
 }
 
 # pump: the spool from descriptor 3 on to stdout until the run has ended and all of it was passed on.
@@ -919,8 +952,17 @@ pass() {
   fi
   position $$ 3
   here=$pos
-  if owned; then
+  # The supervisor's open spool says both that it lives and how much there is, in one short line. Its
+  # pid is checked to be still the supervisor's every 16th time.
+  if [ $trusted -gt 0 ]; then
+    trusted=$((trusted - 1))
+    position "$owner" $spool_fd
+    there=$pos
+  fi
+  if [ -n "$there" ]; then
     tended=yes
+  elif owned; then
+    trusted=16 tended=yes
     position "$owner" $spool_fd
     there=$pos
   fi
@@ -989,6 +1031,7 @@ verb_gc() {
         printf '%s' $count
       }
   )
+  note_free
   used=$(du -sk "$runs")
   printf '%s\n' "${used%%[!0-9]*}" >"$runs/.used_kb.$$" && mv "$runs/.used_kb.$$" "$runs/.used_kb"
   printf 'removed %s\n' "$removed"

@@ -6,14 +6,14 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from common.adapters.memory.workspace import MemoryWorkspace, Process
-from common.adapters.workspace_local import LocalTransport
+from common.adapters.workspace_local.transport import LocalChannel, LocalTransport
 from common.domain.workspace import (
     Job,
     KillMode,
@@ -94,12 +94,26 @@ class MemoryBench:
         return 0
 
 
+class KeepingTransport(LocalTransport):
+    """Keeps its channels, so that none is left open by a test that has seen enough."""
+
+    def __init__(self, runs: Path) -> None:
+        super().__init__(runs)
+        self.channels: list[LocalChannel] = []
+
+    def open(self, place: Place, argv: Sequence[str], stdin: bytes = b"") -> LocalChannel:
+        channel = super().open(place, argv, stdin)
+        self.channels.append(channel)
+        return channel
+
+
 class SupervisedBench:
     def __init__(self, folder: Path) -> None:
         (folder / "demo").mkdir()
         self._gate = folder / "demo" / "gate"
         self.place = Place("demo", str(folder / "demo"))
-        self.workspace: Workspace = SupervisedWorkspace(LocalTransport(folder / "runs"))
+        self.transport = KeepingTransport(folder / "runs")
+        self.workspace: Workspace = SupervisedWorkspace(self.transport)
 
     def prepare_gate(self) -> None:
         os.mkfifo(self._gate)
@@ -120,6 +134,8 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     for run in sorted((tmp_path / "runs" / "demo").glob("[!.]*")):
         supervised.workspace.kill(supervised.place, run.name, KillMode.FORCE, "test_over")
         rest(supervised.workspace.follow(supervised.place, run.name, "merged"))
+    for channel in supervised.transport.channels:
+        channel.close()
 
 
 def new_id() -> str:

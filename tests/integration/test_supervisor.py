@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from common.adapters.workspace_local import LocalTransport
+from common.adapters.workspace_local.transport import LocalChannel, LocalTransport
 from common.domain.workspace import (
     ExitRecord,
     Job,
@@ -35,7 +35,6 @@ from common.domain.workspace import (
     TransportLost,
     WorkspaceError,
 )
-from common.ports.transport import Channel
 from common.ports.workspace import Output, Start
 from common.services.supervision import SupervisedWorkspace
 
@@ -55,6 +54,7 @@ class Bench:
     tools: Path
     place: Place
     workspace: SupervisedWorkspace
+    channels: list[LocalChannel]
     started: list[str] = field(default_factory=list)
     keepers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -184,9 +184,15 @@ def bench(shell: str, tmp_path: Path) -> Iterator[Bench]:
     for run_id in made.started:
         made.workspace.kill(made.place, run_id, KillMode.FORCE, "test_over")
     settled(*made.started)
+    close(made)
     for keeper in made.keepers:
         keeper.kill()
         keeper.communicate()
+
+
+def close(bench: Bench) -> None:
+    for channel in bench.channels:
+        channel.close()
 
 
 def make_bench(shell: str, folder: Path, **limits: int) -> Bench:
@@ -201,11 +207,26 @@ def make_bench(shell: str, folder: Path, **limits: int) -> Bench:
         (tools / "sh").symlink_to(str(shutil.which(shell)))
     (folder / "demo").mkdir()
     environment = {"HOME": "/tmp", "LANG": "C.UTF-8", "PATH": f"{tools}:{os.environ['PATH']}"}  # noqa: S108
-    workspace = SupervisedWorkspace(LocalTransport(folder / "runs", environment), **limits)
+    channels: list[LocalChannel] = []
+    transport = Recording(channels, folder / "runs", environment)
+    workspace = SupervisedWorkspace(transport, **limits)
     place = Place("demo", str(folder / "demo"))
     # Deliver the script now: what tests put in front of tools is meant for the supervisor.
     workspace.status(place, "absent")
-    return Bench(folder, tools, place, workspace)
+    return Bench(folder, tools, place, workspace, channels)
+
+
+class Recording(LocalTransport):
+    """A local transport that keeps its channels: to break them, and to leave none open."""
+
+    def __init__(self, kept: list[LocalChannel], runs: Path, environment: dict[str, str]) -> None:
+        super().__init__(runs, environment)
+        self._kept = kept
+
+    def open(self, place: Place, argv: Sequence[str], stdin: bytes = b"") -> LocalChannel:
+        channel = super().open(place, argv, stdin)
+        self._kept.append(channel)
+        return channel
 
 
 def rest(output: Output | None) -> bytes:
@@ -257,7 +278,7 @@ def test_a_command_gets_only_the_allowlisted_environment(shell: str, tmp_path: P
         "HOME": "/h",
         "PATH": f"{bench.tools}:{os.environ['PATH']}",
     }
-    bench.workspace = SupervisedWorkspace(LocalTransport(tmp_path / "runs", hostile))
+    bench.workspace = SupervisedWorkspace(Recording(bench.channels, tmp_path / "runs", hostile))
     wanted = {"HOME", "USER", "PATH", "LANG", "TERM", "TMPDIR", "RDEV_COMMAND_ID"}
     for inherit, more in (
         ((), set()),
@@ -269,6 +290,7 @@ def test_a_command_gets_only_the_allowlisted_environment(shell: str, tmp_path: P
         # `_` is bash's own word to whatever it executes; python sets LC_CTYPE for itself.
         assert got - {"_", "LC_CTYPE"} == wanted | more
         settled(job.run_id)
+    close(bench)
 
 
 PRINT_NAMES = "import os; print('\\n'.join(os.environ))"
@@ -323,7 +345,9 @@ def test_signals_are_at_their_defaults(bench: Bench) -> None:
 
 def test_a_command_leads_a_session_of_its_own(bench: Bench) -> None:
     """Its process, group and session ids are one, and its descriptors 0 to 2 are all it has."""
-    script = 'read -r p _ _ _ g s _ </proc/self/stat; echo "$((p - g)) $((p - s))"; ls /proc/$$/fd; :'
+    script = (
+        'read -r p _ _ _ g s _ </proc/self/stat; echo "$((p - g)) $((p - s))"; ls /proc/$$/fd; :'
+    )
     data, _ = bench.run(bench.job(script))
     first, *descriptors = data.decode().split("\n")
     assert first == "0 0"
@@ -417,7 +441,7 @@ def test_a_read_only_workspace_still_runs_commands(bench: Bench) -> None:
     assert record.code != 0
 
 
-class Mounted(LocalTransport):
+class Mounted(Recording):
     """A local transport inside a mount namespace of its own, with runs on a small disk there."""
 
     def __init__(self, bench: Bench, options: str) -> None:
@@ -430,13 +454,14 @@ class Mounted(LocalTransport):
         assert self._keeper.stdout
         if self._keeper.stdout.readline() != b"up\n":
             pytest.skip("this machine does not let us mount")
+        self._channels = bench.channels
         self._path = {"PATH": f"{bench.tools}:{os.environ['PATH']}"}
         self.put_runs(self.disk / "runs")
 
     def put_runs(self, runs: Path) -> None:
-        super().__init__(runs, self._path)
+        super().__init__(self._channels, runs, self._path)
 
-    def open(self, place: Place, argv: Sequence[str], stdin: bytes = b""):  # type: ignore[no-untyped-def]
+    def open(self, place: Place, argv: Sequence[str], stdin: bytes = b"") -> LocalChannel:
         enter = ("/usr/bin/nsenter", "-t", str(self._keeper.pid), "-U", "-m")
         return super().open(place, (*enter, "--preserve-credentials", *argv), stdin)
 
@@ -452,6 +477,7 @@ def test_a_spent_budget_refuses_the_start(shell: str, tmp_path: Path) -> None:
     bench.workspace.gc(bench.place, 0)
     assert bench.run(bench.job("echo ran"))[0] == b"ran\n"
     settled(*bench.started)
+    close(bench)
 
 
 def test_without_setsid_nothing_starts(bench: Bench) -> None:
@@ -462,7 +488,7 @@ def test_without_setsid_nothing_starts(bench: Bench) -> None:
         (bare / tool).symlink_to(
             str(shutil.which(tool, path=f"{bench.tools}:{os.environ['PATH']}"))
         )
-    transport = LocalTransport(bench.folder / "runs", {"PATH": str(bare)})
+    transport = Recording(bench.channels, bench.folder / "runs", {"PATH": str(bare)})
     with pytest.raises(StartRefused) as raised:
         SupervisedWorkspace(transport).start(bench.place, Job("never", ("true",)))
     assert raised.value.code == "unsupported"
@@ -499,15 +525,13 @@ def stop_at(bench: Bench, step: str) -> Callable[[], None]:
 @pytest.mark.parametrize("step", STEPS)
 def test_the_caller_dies_during_a_start(bench: Bench, step: str) -> None:
     """The caller's end is killed at any step: the run runs once, and a retry finds it."""
-    transport = Recording(bench)
-    bench.workspace = SupervisedWorkspace(transport)
     step_on = stop_at(bench, step)
     job = bench.job("echo ran >>count; echo out", stdin=b"input")
     failures: list[Exception] = []
     thread = threading.Thread(target=collect_errors, args=(failures, lambda: bench.start(job)))
     thread.start()
     step_on()
-    transport.channels[-1].close()
+    bench.channels[-1].close()
     thread.join(PATIENCE_S)
     step_on()
     if step != "setsid":  # from the launch on the answer was already given
@@ -545,20 +569,6 @@ def test_the_supervisor_is_killed_during_a_start(bench: Bench, step: str) -> Non
 
 # `df` is called from a subshell of the supervisor, whose parent is the one to kill.
 SUPERVISOR_OF = {"df": "$(cut -d' ' -f4 /proc/$PPID/stat)"}
-
-
-class Recording(LocalTransport):
-    """A local transport that keeps its channels, so that a test can break them."""
-
-    def __init__(self, bench: Bench) -> None:
-        path = f"{bench.tools}:{os.environ['PATH']}"
-        super().__init__(bench.folder / "runs", {"PATH": path})
-        self.channels: list[Channel] = []
-
-    def open(self, place: Place, argv: Sequence[str], stdin: bytes = b""):  # type: ignore[no-untyped-def]
-        channel = super().open(place, argv, stdin)
-        self.channels.append(channel)
-        return channel
 
 
 def collect_errors(errors: list[Exception], action: Callable[[], object]) -> None:
