@@ -45,6 +45,7 @@ class Rdev:
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.output: list[str] = []
+        self._reader = threading.Thread()
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -64,24 +65,28 @@ class Rdev:
             text=True,
         )
         ready = threading.Event()
-        threading.Thread(target=self._read, args=(self.process, ready), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self.process, ready), daemon=True)
+        self._reader.start()
         until("rdev up is ready", lambda: ready.is_set() or self.process.poll() is not None)
         assert self.url, "".join(self.output)
         return self
 
     def _read(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.output.append(line)
-            if match := READY.search(line):
-                self.url = match[1].rstrip("/")
-                ready.set()
+        with process.stdout as lines:
+            for line in lines:
+                self.output.append(line)
+                if match := READY.search(line):
+                    self.url = match[1].rstrip("/")
+                    ready.set()
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Ctrl-C; answers the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(PATIENCE_S)
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return code
 
     def kill(self) -> None:
         """SIGKILL of `rdev up` itself."""
@@ -90,6 +95,7 @@ class Rdev:
         self.process.kill()
         self.process.wait(PATIENCE_S)
         psutil.wait_procs(children, timeout=PATIENCE_S)
+        self._reader.join(PATIENCE_S)
 
     def descendants(self) -> list[psutil.Process]:
         """Every process below `rdev up`."""
