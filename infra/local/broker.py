@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from infra.local import events
 from infra.local.delivery import Delivery, Sender
 from infra.local.events import Event, EventError
+from infra.local.faults import Faults
 from infra.local.manifests import TriggerSpec
 from infra.local.wire import HttpError, Reply, Request
 
@@ -43,9 +44,11 @@ class Broker:
         send: Sender,
         *,
         on_event: Callable[[Event], None] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self.counts = Counts()
         self._on_event = on_event
+        self._faults = faults
         self._tasks: set[asyncio.Task[None]] = set()
         self._routes = [
             (trigger, Delivery(trigger.subscriber, trigger.delivery, send, slots))
@@ -85,7 +88,8 @@ class Broker:
             self._on_event(stamped)
         for trigger, delivery in self._routes:
             if trigger.filter(_filterable(stamped)):
-                self._run(delivery, stamped, hops)
+                for late_s in self._faults.fates() if self._faults else (0.0,):
+                    self._run(delivery, stamped, hops, late_s)
 
     async def close(self) -> None:
         """Drop what is pending: the outbox and the tick will see to it."""
@@ -93,12 +97,15 @@ class Broker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _run(self, delivery: Delivery, event: Event, hops: int) -> None:
-        task = asyncio.get_running_loop().create_task(self._deliver(delivery, event, hops))
+    def _run(self, delivery: Delivery, event: Event, hops: int, late_s: float) -> None:
+        work = self._deliver(delivery, event, hops, late_s)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _deliver(self, delivery: Delivery, event: Event, hops: int) -> None:
+    async def _deliver(self, delivery: Delivery, event: Event, hops: int, late_s: float) -> None:
+        if late_s:
+            await asyncio.sleep(late_s)
         try:
             outcome = await delivery.deliver(event)
         except Exception:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from infra.local import display
 from infra.local.broker import Broker
+from infra.local.faults import Faults
 from infra.local.gateway import EventSender, Gateway
 from infra.local.home import Home
 from infra.local.manifests import FunctionSpec, ManifestError, Manifests, SecretKey
@@ -16,6 +17,7 @@ from infra.local.scaler import Function
 from infra.local.settings import Settings
 from infra.local.sources import Ticker
 from infra.local.status import StatusFile
+from infra.local.watch import watch_projects
 from infra.local.wire import Handler, HttpError, ServerConnection
 
 log = logging.getLogger("rdev.cluster")
@@ -91,7 +93,8 @@ class Cluster:
             for spec in self._manifests.functions.values()
         }
         triggers, to_functions = self._manifests.triggers, EventSender(self.functions)
-        self.broker = Broker(triggers, to_functions, on_event=display.show_event)
+        faults = Faults.parse(self._settings.broker_faults)
+        self.broker = Broker(triggers, to_functions, on_event=display.show_event, faults=faults)
         sender = EventSender(self.functions, background=True)
         self.ticker = Ticker(self._manifests.sources, sender, self._settings.tick_s)
         self._url = f"http://127.0.0.1:{public.getsockname()[1]}"
@@ -101,6 +104,12 @@ class Cluster:
         for function in self.functions.values():
             function.ensure_min_scale()
         self._ticking = asyncio.get_running_loop().create_task(self.ticker.run())
+        self._watch = watch_projects(self._home.path, self.tick_now)
+
+    async def run(self) -> None:
+        """Run until cancelled; raise what broke."""
+        assert self._ticking is not None
+        await self._ticking
 
     async def stop(self, *, cancel_commands: bool, within_s: float) -> None:
         """End running commands unless told not to, then every function."""
@@ -110,6 +119,7 @@ class Cluster:
         deadline = loop.time() + within_s
         self.gateway.closed = True
         self._ticking.cancel()
+        self._watch.close()
         await self.broker.close()  # what it still held, the outbox and the tick see to
         if cancel_commands and RUNNER in self.functions:
             await _end_commands(self.functions[RUNNER], within_s * _FOR_COMMANDS)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from infra.local import display, manifests, status
 from infra.local.cluster import Cluster, Secrets, listen
 from infra.local.database import EmbeddedDatabase
+from infra.local.faults import FaultsError
 from infra.local.forking import ZygoteLauncher
 from infra.local.home import Home, HomeError
 from infra.local.manifests import ManifestError, Manifests
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings.read(argv, os.environ)
     try:
         asyncio.run(up(settings))
-    except (HomeError, ManifestError, PostgresError, UpError) as error:
+    except (FaultsError, HomeError, ManifestError, PostgresError, UpError) as error:
         print(f"rdev up: {error}", file=sys.stderr)
         return 1
     return 0
@@ -95,7 +96,7 @@ async def _run(settings: Settings, home: Home, found: Manifests, public: socket.
             url = f"http://127.0.0.1:{public.getsockname()[1]}"
             home.announce(url)
             display.announce(url, str(home.path), as_json=settings.json)
-            await asyncio.get_running_loop().create_future()
+            await cluster.run()
         finally:
             home.retract()
             await cluster.stop(cancel_commands=not settings.keep_running, within_s=_STOP_WITHIN_S)

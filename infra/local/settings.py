@@ -24,6 +24,7 @@ class Settings:
     secret_keys: str | None = None  # None: the key in $RDEV_HOME/secret.key
     keep_running: bool = False  # leave commands alive when stopped
     json: bool = False
+    broker_faults: str = ""  # see faults.py
     # What the zygote imports; None: every function is spawned.
     zygote: str | None = "common.entrypoints.serve"
     root: Path = _ROOT  # where `functions` is importable from, `/app` in the image
@@ -46,6 +47,7 @@ class Settings:
             secret_keys=environment.get("RDEV_SECRET_KEYS") or None,
             keep_running=options.keep_running,
             json=options.json,
+            broker_faults=environment.get("RDEV_BROKER_FAULTS", ""),
             zygote=cls.zygote if _may_fork(environment) else None,
             environment=dict(environment),
         )
