@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -62,7 +63,11 @@ def test_separate_streams_keep_their_bytes_apart(rdev: Rdev) -> None:
     """With `separate`, each stream has its own bytes, offsets and digest."""
     command = rdev.submit(script="printf out; printf problem >&2; exit 3", streams="separate")
     end = rdev.ended(command["id"])
-    assert (end["state"], end["outcome"]["reason"], end["outcome"]["exit_code"]) == ("failed", "exit_nonzero", 3)
+    assert (end["state"], end["outcome"]["reason"], end["outcome"]["exit_code"]) == (
+        "failed",
+        "exit_nonzero",
+        3,
+    )
     assert rdev.output_of(command["id"], "stdout") == b"out"
     assert rdev.output_of(command["id"], "stderr") == b"problem"
     assert end["outcome"]["output"]["stderr"]["bytes"] == 7
@@ -182,9 +187,7 @@ def test_run_at_starts_when_it_is_due(rdev: Rdev) -> None:
     assert float(rdev.output_of(command["id"])) >= at.timestamp()
 
 
-@pytest.mark.parametrize(
-    ("timeouts", "reason"), [({"run_s": 1}, "run"), ({"idle_s": 1}, "idle")]
-)
+@pytest.mark.parametrize(("timeouts", "reason"), [({"run_s": 1}, "run"), ({"idle_s": 1}, "idle")])
 def test_timeouts_say_which(rdev: Rdev, timeouts: dict[str, int], reason: str) -> None:
     """A command that runs or is silent too long is `timed_out` and says which."""
     command = rdev.submit(script="echo started; sleep 600", timeouts=timeouts)
@@ -217,7 +220,7 @@ def test_git_runs_in_the_demo_repository(rdev: Rdev) -> None:
 
 def test_a_project_stream_shows_every_command_and_resumes(rdev: Rdev) -> None:
     """A project's stream gives each command's states in order, and its cursor resumes exactly."""
-    seen: list[dict[str, object]] = []
+    seen: list[dict[str, Any]] = []
     with rdev.opened("/v1/streams/projects/demo") as events:
         command = rdev.submit(script="echo hi")
         for event in events:
@@ -226,7 +229,7 @@ def test_a_project_stream_shows_every_command_and_resumes(rdev: Rdev) -> None:
             if event["event"] == "end" and event["data"]["id"] == command["id"]:
                 break
     assert [e["event"] for e in seen] == ["state", "state", "end"]
-    with rdev.opened("/v1/streams/projects/demo", str(seen[0]["id"])) as events:
+    with rdev.opened("/v1/streams/projects/demo", seen[0]["id"]) as events:
         rest = []
         for event in events:
             if event["data"].get("command_id", event["data"].get("id")) == command["id"]:
@@ -251,5 +254,7 @@ def test_a_revoked_key_is_refused_from_the_next_request_on(rdev: Rdev) -> None:
 
 def test_the_documents_need_no_network_and_no_key(rdev: Rdev) -> None:
     """/openapi.json and /docs answer everybody."""
-    assert httpx.get(f"{rdev.url}/openapi.json", trust_env=False).json()["openapi"].startswith("3.1")
+    assert (
+        httpx.get(f"{rdev.url}/openapi.json", trust_env=False).json()["openapi"].startswith("3.1")
+    )
     assert httpx.get(f"{rdev.url}/docs", trust_env=False).status_code == 200

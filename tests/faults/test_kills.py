@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ class Watched:
         self.rdev = rdev
         self.runs = runs
         self.command = rdev.submit(script=SCRIPT.format(runs=runs, n=LINES))
-        self.events: list[dict[str, object]] = []
+        self.events: list[dict[str, Any]] = []
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -49,8 +50,8 @@ class Watched:
         """The reader saw every line once and in order; the command ran once; nothing is left."""
         self.reader.join(90)
         assert self.events, "the stream never ended"
-        assert [int(str(e["id"])) for e in self.events] == list(range(1, len(self.events) + 1))
-        assert text_of(self.events) == NUMBERED  # type: ignore[arg-type]
+        assert [int(e["id"]) for e in self.events] == list(range(1, len(self.events) + 1))
+        assert text_of(self.events) == NUMBERED
         end = self.rdev.ended(self.command["id"])
         assert (end["state"], end["outcome"]["reason"]) == ("succeeded", "exit_zero")
         assert self.rdev.output_of(self.command["id"]) == NUMBERED.encode()

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import psutil
 
-from rdev.sse import Parser
+from rdev.sse import Event, Parser
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = re.compile(r"ready.*?(http://\S+)")
@@ -55,7 +55,7 @@ class Rdev:
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         environment |= {"RDEV_HOME": str(self.home), "RDEV_PORT": "0", **self.environment}
         self.output = []
-        self.process = subprocess.Popen(
+        process = self.process = subprocess.Popen(
             [sys.executable, "-m", "rdev", "up", *arguments],
             cwd=ROOT,
             env=environment,
@@ -65,9 +65,9 @@ class Rdev:
             text=True,
         )
         ready = threading.Event()
-        self._reader = threading.Thread(target=self._read, args=(self.process, ready), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(process, ready), daemon=True)
         self._reader.start()
-        until("rdev up is ready", lambda: ready.is_set() or self.process.poll() is not None)
+        until("rdev up is ready", lambda: ready.is_set() or process.poll() is not None)
         assert self.url, "".join(self.output)
         return self
 
@@ -111,11 +111,13 @@ class Rdev:
         if not status.exists():
             return []
         listed = json.loads(status.read_text())
-        return [i["pid"] for f in listed["functions"] if f["name"] == function for i in f["instances"]]
+        return [
+            i["pid"] for f in listed["functions"] if f["name"] == function for i in f["instances"]
+        ]
 
     def kill_function(self, function: str, number: signal.Signals = signal.SIGKILL) -> list[int]:
         """Signal every instance of a function; answers their pids."""
-        pids = until(f"{function} has a process", lambda: self.processes_of(function))
+        pids: list[int] = until(f"{function} has a process", lambda: self.processes_of(function))
         for pid in pids:
             os.kill(pid, number)
         return pids
@@ -205,7 +207,7 @@ class Events:
         parser = Parser()
         for chunk in self.answer.iter_raw():
             for item in parser.feed(chunk):
-                if getattr(item, "data", None):
+                if isinstance(item, Event):
                     yield {"event": item.type, "id": item.id, "data": json.loads(item.data)}
 
 
