@@ -30,10 +30,40 @@ RUN_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\Z")
 ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # Variables a shell keeps for itself: set by a job they would be refused or replaced, and silently.
 SHELL_OWNED: Final = frozenset(
-    "BASHOPTS BASHPID BASH_ARGC BASH_ARGV BASH_ARGV0 BASH_COMMAND BASH_LINENO BASH_SOURCE "
-    "BASH_SUBSHELL BASH_VERSINFO COMP_WORDBREAKS DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME "
-    "GROUPS HISTCMD IFS LINENO OLDPWD OPTARG OPTIND PIPESTATUS PPID PWD RANDOM SECONDS SHELLOPTS "
-    "SRANDOM UID _".split()
+    [
+        "BASHOPTS",
+        "BASHPID",
+        "BASH_ARGC",
+        "BASH_ARGV",
+        "BASH_ARGV0",
+        "BASH_COMMAND",
+        "BASH_LINENO",
+        "BASH_SOURCE",
+        "BASH_SUBSHELL",
+        "BASH_VERSINFO",
+        "COMP_WORDBREAKS",
+        "DIRSTACK",
+        "EPOCHREALTIME",
+        "EPOCHSECONDS",
+        "EUID",
+        "FUNCNAME",
+        "GROUPS",
+        "HISTCMD",
+        "IFS",
+        "LINENO",
+        "OLDPWD",
+        "OPTARG",
+        "OPTIND",
+        "PIPESTATUS",
+        "PPID",
+        "PWD",
+        "RANDOM",
+        "SECONDS",
+        "SHELLOPTS",
+        "SRANDOM",
+        "UID",
+        "_",
+    ]
 )
 _REASON: Final = re.compile(r"[a-z][a-z_]{0,31}\Z")
 _INHERIT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?\Z")

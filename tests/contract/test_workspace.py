@@ -465,6 +465,6 @@ def test_gc_removes_what_ended_and_nothing_else(bench: Bench) -> None:
 
 @pytest.mark.parametrize("run_id", ["", "-a", "a/b", "..", "a;b", "a" * 65, "é", "a\n"])
 def test_an_id_that_could_be_something_else_is_refused(bench: Bench, run_id: str) -> None:
-    """Ids become directories, marks and arguments: others than letters, digits, - and _ are errors."""
+    """Ids become directories and marks: others than letters, digits, - and _ are errors."""
     with pytest.raises(ValueError, match="run id"):
         bench.workspace.status(bench.place, run_id)

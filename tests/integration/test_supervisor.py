@@ -1,7 +1,7 @@
 """What the supervisor promises when things go wrong, under every shell this machine has.
 
-The shell is chosen by PATH: a directory that holds `sh` (and for busybox every other tool) stands in
-front. Every test leaves nothing running, and the `bench` fixture proves it by the marks in /proc.
+The shell is chosen by PATH: a directory that holds `sh` (and, for busybox, every other tool) comes
+first in it. Every test leaves nothing running; the `bench` fixture proves it by the marks in /proc.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def make_bench(shell: str, folder: Path, **limits: int) -> Bench:
     else:
         (tools / "sh").symlink_to(str(shutil.which(shell)))
     (folder / "demo").mkdir()
-    environment = {"HOME": "/tmp", "LANG": "C.UTF-8", "PATH": f"{tools}:{os.environ['PATH']}"}  # noqa: S108
+    environment = {"HOME": "/tmp", "LANG": "C.UTF-8", "PATH": f"{tools}:{os.environ['PATH']}"}
     channels: list[LocalChannel] = []
     transport = Recording(channels, folder / "runs", environment)
     workspace = SupervisedWorkspace(transport, **limits)
@@ -250,7 +250,7 @@ def expect(output: Output | None, wanted: bytes) -> None:
     assert data == wanted
 
 
-# --- what a command is given -----------------------------------------------------------------------
+# --- what a command is given ---
 
 
 def test_a_command_gets_only_the_allowlisted_environment(shell: str, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_command_gets_only_the_allowlisted_environment(shell: str, tmp_path: P
         "BASH_FUNC_x%%": "() { :; }",
         "USER": "u",
         "TERM": "t",
-        "TMPDIR": "/tmp",  # noqa: S108
+        "TMPDIR": "/tmp",
         "LANG": "C.UTF-8",
         "HOME": "/h",
         "PATH": f"{bench.tools}:{os.environ['PATH']}",
@@ -362,7 +362,7 @@ def test_a_missing_program_is_127_with_its_message(bench: Bench) -> None:
     assert b"/no/such/program" in data
 
 
-# --- where it may run ------------------------------------------------------------------------------
+# --- where it may run ---
 
 
 def test_a_symlink_out_of_the_workspace_is_refused(bench: Bench) -> None:
@@ -494,7 +494,7 @@ def test_without_setsid_nothing_starts(bench: Bench) -> None:
     assert raised.value.code == "unsupported"
 
 
-# --- claimed once, whoever dies --------------------------------------------------------------------
+# --- claimed once, whoever dies ---
 
 # The tools the supervisor calls on its way to a launch, in order. A shim stops it at each.
 STEPS = ("head", "df", "mkdir", "mkfifo", "setsid")
@@ -502,7 +502,8 @@ STEPS = ("head", "df", "mkdir", "mkfifo", "setsid")
 
 def stop_at(bench: Bench, step: str) -> Callable[[], None]:
     """Make the supervisor wait at a step. Call the answer once the start is under way: it returns
-    when the step is reached; call it again to let it go on."""
+    when the step is reached; call it again to let it go on.
+    """
     reached, release = bench.folder / "reached", bench.folder / "release"
     os.mkfifo(reached)
     os.mkfifo(release)
@@ -574,13 +575,13 @@ SUPERVISOR_OF = {"df": "$(cut -d' ' -f4 /proc/$PPID/stat)"}
 def collect_errors(errors: list[Exception], action: Callable[[], object]) -> None:
     try:
         action()
-    except Exception as error:  # noqa: BLE001 - handed to the test
+    except Exception as error:
         errors.append(error)
 
 
 @pytest.mark.parametrize("step", ["mkdir", "mkfifo", "setsid"])
 def test_a_tombstone_races_a_start(bench: Bench, step: str) -> None:
-    """Refused before the launch, the command never runs, even by a supervisor that was only slow."""
+    """Refused before the launch, the command never runs, not even by a slow supervisor."""
     step_on = stop_at(bench, step)
     job = bench.job("echo ran >canary")
     answers: list[Start] = []
@@ -600,7 +601,7 @@ def test_a_tombstone_races_a_start(bench: Bench, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["mkfifo", "setsid"])
 def test_a_kill_races_a_start(bench: Bench, step: str) -> None:
-    """Killed between claim and launch, the run ends with that reason and its command does not run."""
+    """Killed between claim and launch, the run ends with that reason, its command unrun."""
     step_on = stop_at(bench, step)
     job = bench.job("echo ran >canary; exec sleep 600")
     answers: list[Start] = []
@@ -627,11 +628,11 @@ def test_an_incomplete_job_starts_nothing(bench: Bench) -> None:
     assert bench.state(job.run_id) is RunState.ABSENT
 
 
-# --- the supervisor dies ---------------------------------------------------------------------------
+# --- the supervisor dies ---
 
 
 def test_an_orphan_is_seen_followed_and_killed(bench: Bench) -> None:
-    """Supervisor killed, command alive: orphan; its output goes on, and a kill ends and seals it."""
+    """Supervisor killed, command alive: orphan; its output goes on; a kill ends and seals it."""
     gate = bench.gate()
     job = bench.job("echo one; read x <gate; echo two; exec sleep 600")
     start = bench.start(job)
@@ -708,7 +709,7 @@ def test_limits_of_time_outlive_the_supervisor(bench: Bench) -> None:
 
 
 def test_runs_outlive_the_process_that_started_them(bench: Bench) -> None:
-    """SIGKILL of our process, with PR_SET_PDEATHSIG set and its whole group killed: the run goes on."""
+    """SIGKILL of our process and its group, PR_SET_PDEATHSIG set: the run goes on."""
     gate = bench.gate()
     job = bench.job("echo one; read x <gate; echo two")
     starter = subprocess.Popen(
@@ -764,7 +765,7 @@ def test_an_idle_follower_ends_with_its_caller(bench: Bench) -> None:
         starter.communicate()
 
 
-# --- kill ------------------------------------------------------------------------------------------
+# --- kill ---
 
 
 def test_a_grandchild_in_its_own_session_is_killed(bench: Bench) -> None:
@@ -860,7 +861,7 @@ def test_a_run_that_ends_in_time_leaves_no_watcher(bench: Bench) -> None:
     settled(job.run_id)
 
 
-# --- every byte ------------------------------------------------------------------------------------
+# --- every byte ---
 
 
 def test_bytes_of_every_value_pass(bench: Bench) -> None:

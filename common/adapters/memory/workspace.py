@@ -71,7 +71,7 @@ Program = Callable[["Process"], int]
 
 
 class Process:
-    """The inside of a run, for the program. Every method raises Signalled when the run is killed."""
+    """The inside of a run, for the program. Its methods raise Signalled when the run is killed."""
 
     def __init__(self, run: _Run, changed: threading.Condition) -> None:
         self._run = run
@@ -147,7 +147,7 @@ class MemoryWorkspace:
             self._changed.notify_all()
 
     def fail(self, method: str, error: Exception, when: When = When.BEFORE) -> None:
-        """The next call of `method` fails; AFTER is the ambiguous kind: done, and the answer lost."""
+        """The next call of `method` fails; AFTER is the ambiguous kind: done, the answer lost."""
         self._failures.append((method, when, error))
 
     def lose_wires(self) -> None:

@@ -3,7 +3,7 @@
 What is started here is only the caller's end of the wire. It gets a session of its own, so that a
 Ctrl-C in the terminal does not reach it, and it dies with the channel; the supervisor it starts has
 left that session by then. Run directories live under rdev's own state directory, never in the
-project's: `git status` would list them there and `git clean -fdx` would destroy a run while it runs.
+project's: `git status` would list them there and `git clean -fdx` would destroy a live run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from common.domain.workspace import Place, TransportLost, WorkspaceUnreachable
 _STDERR_KEPT: Final = 64 * 1024
 # Four times the default: bulk output then needs a quarter of the switches between the processes.
 _PIPE_BYTES: Final = 256 * 1024
-# Ours, and not for the programs of a workspace; what a command inherits is decided in the supervisor.
+# Ours, not for the programs of a workspace; what a command inherits is the supervisor's business.
 _OURS: Final = ("RDEV_", "FUNCTION_", "OTEL_", "PG")
 
 
@@ -59,10 +59,12 @@ class LocalTransport:
 
 
 class LocalChannel:
-    """The pipes of one process, as a Channel. Its stdin stays open to the end, as on other wires."""
+    """The pipes of one process, as a Channel. Its stdin stays open, as it does on other wires."""
 
     def __init__(self, process: subprocess.Popen[bytes], stdin: bytes) -> None:
-        assert process.stdin and process.stdout and process.stderr  # noqa: S101 - PIPE was asked for
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         self._process = process
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._unsent = memoryview(stdin)
