@@ -172,7 +172,7 @@ class LocalChannel:
         self._finished = True
 
     def _end_process(self) -> None:
-        """Our end of the wire and what it waits on: all of its process group, which is only that."""
+        """Our end of the wire and what it waits on: its process group is only that."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
