@@ -67,6 +67,11 @@ class Ingest:
         self._aborted = False
         self._changed = threading.Condition()
 
+    @property
+    def aborted(self) -> bool:
+        """Whether readers shall stop: nobody writes any more."""
+        return self._aborted
+
     def put(self, stream: str, data: bytes) -> None:
         """Bytes of a stream, in order; waits while the buffer is full."""
         with self._changed:
@@ -77,13 +82,6 @@ class Ingest:
             else:
                 self._chunks.append(_Chunk(stream, bytearray(data)))
             self._bytes += len(data)
-            self._changed.notify_all()
-
-    def put_event(self, event: NewEvent) -> None:
-        """An event of our own (a warning), in its place among the output."""
-        with self._changed:
-            self._cut()
-            self._ready.append(event)
             self._changed.notify_all()
 
     def close(self, stream: str) -> None:
@@ -103,18 +101,20 @@ class Ingest:
     def batch(self) -> list[NewEvent] | None:
         """The next events to write, waiting for them; None after the last one or after abort."""
         with self._changed:
-            while not self._chunks and not self._ready:
-                if not self._open or self._aborted:
+            while not self._aborted:
+                if self._ready:
+                    events, self._ready = self._ready, []
+                    self._last_batch = time.monotonic()
+                    return events
+                if self._chunks:
+                    self._wait_for_more()
+                    self._cut()  # into nothing, when half a line or character waits for its rest
+                    self._changed.notify_all()
+                elif self._open:
+                    self._changed.wait()
+                else:
                     return None
-                self._changed.wait()
-            self._wait_for_more()
-            if self._aborted:
-                return None
-            self._cut()
-            events, self._ready = self._ready, []
-            self._last_batch = time.monotonic()
-            self._changed.notify_all()
-        return events
+        return None
 
     def _wait_for_more(self) -> None:
         """Let small pieces gather until 50 ms after the last batch; big ones go at once."""
