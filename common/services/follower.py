@@ -97,6 +97,9 @@ class Follower:
         self._cancel: tuple[str, str] | None = None
         self._killed: str | None = None
         self._launched = False
+        self._unsure = False  # a start of ours was lost on its way and may still arrive
+        self._pause = RETRY_S[0]
+        self._told: set[str] = set()  # streams whose cut was said
         self._ingest: Ingest | None = None
         self._outputs: list[Output] = []
         self._lines: AgentLines | None = None
@@ -139,11 +142,17 @@ class Follower:
                 telemetry.lease_fenced.add(1)
             return False
         finally:
+            self._close_outputs()
             self._wakeups.forget(self.command.id)
 
     def _reload(self) -> None:
-        """After database trouble: what was stored is known only to the database, so ask it."""
+        """After database trouble: what was stored is known only to the database, so ask it.
+
+        Slower each time: a full disk may refuse every append while it answers every question.
+        """
         self._close_outputs()
+        self._stop.wait(self._pause * random.uniform(0.5, 1.0))
+        self._pause = min(RETRY_S[1], self._pause * 2)
         self.claim = self._patiently(lambda: self._queue.held(self.command.id, self.token))
         self.command = self.claim.command
 
@@ -173,14 +182,24 @@ class Follower:
             rdev__project__id=self.command.project,
         ):
             try:
-                begun = self._workspace.start(self.place, job_for(self.command, env, self._cap))
+                job = job_for(self.command, env, self._cap)
+            except ValueError as error:  # nobody could ever start it
+                return self._refused(StartRefused("bad_job", str(error))), None
+            try:
+                begun = self._workspace.start(self.place, job)
             except StartRefused as error:
                 return self._refused(error), None
+            except TransportLost:
+                self._unsure = True
+                raise
+        if begun.output is not None:
+            self._outputs.append(begun.output)
         return begun.status, begun.output
 
     def _refused(self, error: StartRefused) -> RunStatus:
-        """Nothing was claimed. A paused predecessor could still start it, so leave a tombstone."""
-        if self.token > 1 and not self._workspace.refuse(self.place, self.run):
+        """Nothing was claimed by this call. An earlier one may be on its way: leave a tombstone."""
+        earlier = self.token > 1 or self._unsure
+        if earlier and not self._workspace.refuse(self.place, self.run):
             return self._workspace.status(self.place, self.run)
         nothing = StreamTotal(0, EMPTY_SHA256)
         record = ExitRecord("start_failed", None, None, nothing, nothing, detail=str(error))
@@ -189,7 +208,7 @@ class Follower:
     def _settle(self, status: RunStatus, first: Output | None) -> Conclusion:
         """From the run's state now to its conclusion, following it as long as it lives."""
         if status.state is RunState.REFUSED:
-            return Conclusion(State.CANCELLED, never_ran(self._cancel_reason()))
+            return self._never_ran()
         if status.state is RunState.ABSENT:
             return self._lost(Reason.WORKSPACE_GONE)
         if status.exit is not None and status.exit.reason == "start_failed":
@@ -199,8 +218,15 @@ class Follower:
         if final.state is RunState.DONE and final.exit is not None:
             return self._concluded(final)
         if final.state is RunState.REFUSED:
-            return Conclusion(State.CANCELLED, never_ran(self._cancel_reason()))
-        return self._lost(Reason.SUPERVISOR)
+            return self._never_ran()
+        gone = final.state is RunState.ABSENT
+        return self._lost(Reason.WORKSPACE_GONE if gone else Reason.SUPERVISOR)
+
+    def _never_ran(self) -> Conclusion:
+        """A tombstone: of a cancel, or of a predecessor whose start was refused."""
+        if self._cancel is None:
+            return Conclusion(State.FAILED, never_ran(Reason.START_FAILED))
+        return Conclusion(State.CANCELLED, never_ran(Reason(self._cancel[1])))
 
     def _launched_now(self) -> None:
         if self.command.started_at is None:
@@ -217,9 +243,10 @@ class Follower:
     def _pump(self, first: Output | None) -> RunStatus:
         """Copy the streams into events until the run ended; answers its final status."""
         ingest = self._ingest = self._new_ingest()
+        if self._stop.is_set():
+            ingest.abort()
         finals: list[RunStatus] = []
         failures: list[BaseException] = []
-        self._outputs = [first] if first is not None else []
         readers = [
             threading.Thread(
                 target=self._read, args=(stream, output, ingest, finals, failures), daemon=True
@@ -271,7 +298,7 @@ class Follower:
         finals: list[RunStatus],
         failures: list[BaseException],
     ) -> None:
-        """One stream, from its stored offset to its end, over as many connections as it takes."""
+        """A reader's thread: its stream's end, or what kept it from there."""
         try:
             final = self._drain(stream, output, ingest)
             if final is not None:
@@ -283,41 +310,48 @@ class Follower:
         ingest.abort()
 
     def _drain(self, stream: Stream, output: Output | None, ingest: Ingest) -> RunStatus | None:
+        """From the stored offset to the end, over as many connections as it takes."""
         offset = self.claim.offsets.get(stream, 0)
-        while not self._stop.is_set():
+        while not ingest.aborted:
             try:
                 if output is None:
-                    output = self._open(stream, offset)
+                    output = self._open(stream, offset, ingest)
                 while data := output.read(READ_BYTES):
                     ingest.put(stream, data)
                     offset += len(data)
                 if output.status is not None:
                     return output.status
-            except (TransportLost, WorkspaceError) as error:
-                if isinstance(error, Superseded):
-                    raise LeaseLost(str(error)) from error
-                if isinstance(error, RunAbsent | OffsetBeyondEnd):
-                    return RunStatus(RunState.LOST)
+            except RunAbsent:
+                return RunStatus(RunState.ABSENT)
+            except OffsetBeyondEnd:  # the spool shrank: what runs there cannot be followed
+                self._patiently(self._kill_hard)
+                return RunStatus(RunState.LOST)
+            except Superseded:  # by our adopter, or by a predecessor that does not know yet
+                self._queue.held(self.command.id, self.token)
+            except WorkspaceError as error:
                 telemetry.exec_reattach.add(1, {"reason": type(error).__name__})
-                self._stop.wait(RETRY_S[0])
-            output = None
+            if output is not None:
+                output.close()
+                output = None
+            self._stop.wait(RETRY_S[0])
         return None
 
-    def _open(self, stream: Stream, offset: int) -> Output:
+    def _open(self, stream: Stream, offset: int, ingest: Ingest) -> Output:
         output = self._workspace.follow(self.place, self.run, stream, offset)
         self._outputs.append(output)
-        if self._stop.is_set():
+        if ingest.aborted:
             output.close()
         return output
 
     def _append(self, events: list[NewEvent]) -> None:
         mode = self._queue.append(self.command.id, self.token, events)
+        self._pause = RETRY_S[0]
         self._wakeups.news(self.command.id, self.command.project)
         size = sum(len(e.data) for e in events)
         telemetry.output_bytes.add(size)
         telemetry.output_chunks.add(len(events))
         if mode and self._cancel is None:
-            self.cancel(mode, Reason.USER)
+            self.cancel(mode, Reason.SHUTDOWN if mode == "shutdown" else Reason.USER)
 
     def _close_outputs(self) -> None:
         for output in self._outputs:
@@ -340,10 +374,11 @@ class Follower:
             if not whole:
                 telemetry.invariant_violation.add(1, {"name": "output_mismatch"})
                 return self._lost(Reason.OUTPUT_MISMATCH)
-            if total.truncated:
+            if total.truncated and stream not in self._told:
                 telemetry.output_truncated.add(1)
                 said = {"stream": stream, "bytes": total.size, "why": total.truncated}
                 self._append([NewEvent.of(TRUNCATED, said)])
+                self._told.add(stream)
         return conclude(self.command.kind, record, self._result_line(), separate=self._separate)
 
     def _result_line(self) -> dict[str, object] | None:
@@ -358,9 +393,6 @@ class Follower:
         stored = self._queue.held(self.command.id, self.token).offsets
         digests = {s: self._queue.stored_digest(self.command.id, s) for s in stored}
         return lost(reason, stored, digests)
-
-    def _cancel_reason(self) -> Reason:
-        return Reason(self._cancel[1]) if self._cancel else Reason.USER
 
     def _finish(self, end: Conclusion) -> None:
         event = self._queue.finish(self.command.id, self.token, end.state, end.outcome)
@@ -392,6 +424,9 @@ class Follower:
             with self._cancel_lock:
                 self._killed = None
             log.warning("kill did not get through", detail=str(error))
+
+    def _kill_hard(self) -> RunStatus:
+        return self._workspace.kill(self.place, self.run, KillMode.FORCE, "supervisor")
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Repeat while the workspace or the database is away; the lease says when to give up."""
