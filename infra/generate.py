@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     outdated = drift(texts, declared.ROOT)
     if not check:
-        _write(outdated, texts, declared.ROOT)
+        write(outdated, texts, declared.ROOT)
     for path in outdated:
         print(f"{'out of date' if check else 'written'}: {path}")
     if check and outdated:
@@ -71,7 +71,7 @@ def _read(path: Path) -> str | None:
     return path.read_text("utf-8") if path.is_file() else None
 
 
-def _write(paths: list[PurePosixPath], texts: Mapping[PurePosixPath, str], root: Path) -> None:
+def write(paths: list[PurePosixPath], texts: Mapping[PurePosixPath, str], root: Path) -> None:
     for path in paths:
         if path not in texts:
             (root / path).unlink()

@@ -26,6 +26,10 @@ LAPTOP: Final = {
     "RDEV_IDLE_S": "seconds without requests after which a function goes to zero; default 30",
     "RDEV_ZYGOTE": "`0`: start each function as a new interpreter instead of a fork",
     "RDEV_DATABASE_URL": "use this PostgreSQL instead of the embedded one",
+    "RDEV_BROKER_FAULTS": (
+        "for tests: `seed=7,drop=0.1,double=0.1,reorder=0.1,delay=0.05`, the share of deliveries "
+        "that each happens to"
+    ),
     "RDEV_PG_BIN": "folder of PostgreSQL's programs to use instead of the wheel's",
 }
 COMMAND_LINE: Final = {

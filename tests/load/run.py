@@ -1,8 +1,8 @@
 """`make bench`: every `bench_*.py` here, one process each, so that none warms another's caches.
 
-A benchmark measures what it is compared with in the same run, and prints the ratio with the absolute
-figures beside it: ratios carry over to another machine, absolutes do not. Names on the command line
-choose (`make bench BENCH=stream`).
+A benchmark measures what it is compared with in the same run, and prints the ratio with the
+absolutes beside it: ratios carry over to another machine, absolutes do not. Names on the command
+line choose (`make bench BENCH=stream`).
 """
 
 from __future__ import annotations
