@@ -206,7 +206,7 @@ def test_followers_share_one_read_and_one_encoding(monkeypatch: pytest.MonkeyPat
         async with tailing(store, NEVER) as tailer:
             readers = [Reader(await tailer.follow(command, CALLER, "1")) for _ in range(50)]
             waiting = [asyncio.create_task(reader.event()) for reader in readers]
-            await all_wait(readers)
+            await all_wait(tailer, readers)
             monkeypatch.setattr(sse, "encode", counting)
             store.reads.clear()
             store.print(command, b"x")
@@ -218,10 +218,17 @@ def test_followers_share_one_read_and_one_encoding(monkeypatch: pytest.MonkeyPat
     run(main)
 
 
-async def all_wait(readers: list[Reader]) -> None:
-    """Return once each of these waits for news."""
-    while not all(reader.subscription._waiter for reader in readers):
+async def all_wait(tailer: Tailer, readers: list[Reader]) -> None:
+    """Return once each of these waits for news and the tailer has nothing left to look at."""
+    if tailer._starting is not None:
+        await tailer._starting
+    pumps = [p for p in (tailer._commands._pump, tailer._projects._pump) if p._task is not None]
+    await asyncio.sleep(0)
+    while not all(reader.subscription._waiter for reader in readers) or any(
+        p._rung.is_set() or p._next_at == float("-inf") for p in pumps
+    ):
         await asyncio.sleep(0)
+        pumps = [p for p in (tailer._commands._pump, tailer._projects._pump) if p._task is not None]
 
 
 def test_up_to_64_events_leave_in_one_piece() -> None:
@@ -233,7 +240,7 @@ def test_up_to_64_events_leave_in_one_piece() -> None:
         async with tailing(store, NEVER) as tailer:
             reader = Reader(await tailer.follow(command, CALLER, "1"))
             waiting = asyncio.create_task(reader.subscription.next())
-            await all_wait([reader])
+            await all_wait(tailer, [reader])
             transaction = store.begin()
             for _ in range(100):
                 transaction.append(command, "output", b"x", stream="merged", offset=0)
@@ -257,7 +264,7 @@ def test_a_lost_wakeup_costs_a_poll(state: State) -> None:
         async with tailing(store, FAST) as tailer:
             reader = Reader(await tailer.follow(command, CALLER, "1"))
             waiting = asyncio.create_task(reader.events(2))
-            await all_wait([reader])
+            await all_wait(tailer, [reader])
             store.append(command, "state", b'{"state":"running"}')
             store.print(command, b"x")
             assert ids(await waiting) == [2, 3]
@@ -274,7 +281,7 @@ def test_a_wakeup_that_says_nothing_means_all() -> None:
         async with tailing(store, NEVER) as tailer:
             reader = Reader(await tailer.follow(command, CALLER, "1"))
             waiting = asyncio.create_task(reader.event())
-            await all_wait([reader])
+            await all_wait(tailer, [reader])
             store.quiet = True
             store.print(command, b"x")
             store.notify(OUTPUT_SIGNAL, "no-command demo")
@@ -338,7 +345,7 @@ def test_a_database_that_comes_back_is_read_on(monkeypatch: pytest.MonkeyPatch) 
         async with tailing(store, FAST) as tailer:
             reader = Reader(await tailer.follow(command, CALLER, "1"))
             waiting = asyncio.create_task(reader.event())
-            await all_wait([reader])
+            await all_wait(tailer, [reader])
             store.before_read = lambda _name: loop.call_soon_threadsafe(failed.set) and None
             store.fail = Unavailable("the database is down")
             store.print(command, b"x")
@@ -361,6 +368,134 @@ def test_a_replay_without_a_database_says_so() -> None:
             store.fail = Unavailable("the database is down")
             with pytest.raises(Unavailable):
                 await reader.event()
+
+    run(main)
+
+
+def test_a_newcomer_wakes_who_missed_the_news() -> None:
+    """Whoever learns of events that others still wait for has them read, without any wake-up."""
+
+    async def main() -> None:
+        store = StreamStore()
+        command = store.create()
+        async with tailing(store, NEVER) as tailer:
+            first = Reader(await tailer.follow(command, CALLER, "1"))
+            waiting = asyncio.create_task(first.event())
+            await all_wait(tailer, [first])
+            store.quiet = True
+            store.print(command, b"missed")
+            second = Reader(await tailer.follow(command, CALLER, "1"))
+            for event in (await second.event(), await waiting):
+                assert event is not None and event.id == "2"
+
+    run(main)
+
+
+def test_one_wakeup_brings_more_than_one_read_holds() -> None:
+    """News larger than one read arrive whole, without a further wake-up."""
+
+    async def main() -> None:
+        store = StreamStore()
+        command = store.create()
+        async with tailing(store, NEVER) as tailer:
+            reader = Reader(await tailer.follow(command, CALLER, "1"))
+            waiting = asyncio.create_task(reader.events(60))
+            await all_wait(tailer, [reader])
+            transaction = store.begin()
+            for _ in range(60):
+                transaction.append(command, "output", b"x" * 65536, stream="merged", offset=0)
+            transaction.commit()
+            store.notify_of(command)
+            assert ids(await waiting) == through(61, 1)
+
+    run(main)
+
+
+def test_a_replay_beyond_the_head_has_the_others_read_on() -> None:
+    """A replay meets events nobody was told of: those who wait at the head get them too."""
+
+    async def main() -> None:
+        store = StreamStore()
+        command = store.create()
+        store.print(command, b"old")
+        async with tailing(store, NEVER) as tailer:
+            first = Reader(await tailer.follow(command, CALLER, "2"))
+            waiting = asyncio.create_task(first.event())
+            await all_wait(tailer, [first])
+            second = Reader(await tailer.follow(command, CALLER))
+            store.quiet = True
+            store.print(command, b"missed")
+            assert ids(await second.events(3)) == [1, 2, 3]
+            also = asyncio.create_task(second.event())
+            event = await waiting
+            assert event is not None and event.id == "3"
+            also.cancel()
+
+    run(main)
+
+
+def test_a_replay_that_meets_the_end_tells_who_waits() -> None:
+    """A replay reads an end nobody was told of: followers and waiters get it too."""
+
+    async def main() -> None:
+        store = StreamStore()
+        command = store.create()
+        store.print(command, b"old")
+        async with tailing(store, NEVER) as tailer:
+            first = Reader(await tailer.follow(command, CALLER, "2"))
+            waiting = asyncio.create_task(first.rest())
+            ending = asyncio.create_task(tailer.wait_for_end(command, 20))
+            await all_wait(tailer, [first])
+            while "commands" not in store.reads:
+                await asyncio.sleep(0)
+            second = Reader(await tailer.follow(command, CALLER))
+            store.quiet = True
+
+            def between(name: str) -> None:
+                if name == "page":
+                    store.before_read = None
+                    store.end(command)
+
+            store.before_read = between
+            assert ids(await second.rest()) == [1, 2, 3]
+            assert ids(await waiting) == [3]
+            ended = await ending
+            assert ended is not None and ended.ended
+
+    run(main)
+
+
+def test_a_long_outage_is_asked_about_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause after a failed round doubles up to a bound, and starts anew after a success."""
+
+    async def main() -> None:
+        fails = [True] * 6 + [False, True]
+        pauses: list[float] = []
+        over = asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            loop.rung()
+
+        class Loop:
+            async def round(self) -> float | None:
+                if not fails:
+                    over.set()
+                    return None
+                if fails.pop(0):
+                    raise Unavailable("down")
+                return 0.0
+
+            def rung(self) -> None:
+                pumping.ring()
+
+        loop = Loop()
+        monkeypatch.setattr(pump.asyncio, "sleep", sleep)
+        pumping = pump.Pump("test", loop.round)
+        pumping.ring()
+        await over.wait()
+        await pumping.close()
+        assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 4.0, 0.25]
 
     run(main)
 
@@ -481,7 +616,7 @@ def test_a_gap_in_a_running_command_goes_on_live() -> None:
             [gap] = await reader.events(1)
             assert (gap.type, gap.id) == ("gap", "2")
             waiting = asyncio.create_task(reader.rest())
-            await all_wait([reader])
+            await all_wait(tailer, [reader])
             store.print(command, b"new")
             store.end(command)
             assert ids(await waiting) == [3, 4]
@@ -498,7 +633,7 @@ def test_events_that_expire_under_a_waiting_reader_are_a_gap() -> None:
         async with tailing(store, NEVER) as tailer:
             reader = Reader(await tailer.follow(command, CALLER, "1"))
             waiting = asyncio.create_task(reader.events(2))
-            await all_wait([reader])
+            await all_wait(tailer, [reader])
             store.quiet = True
             store.print(command, b"gone")
             store.print(command, b"there")
@@ -551,7 +686,7 @@ def test_a_command_that_starts_unseen_is_watched() -> None:
         async with tailing(store, FAST) as tailer:
             reader = Reader(await tailer.follow(command, CALLER, "1"))
             waiting = asyncio.create_task(reader.event())
-            await all_wait([reader])
+            await all_wait(tailer, [reader])
             store.change(command, state=State.CLAIMED, lease_dead=True)
             await rung.wait()
             waiting.cancel()

@@ -261,8 +261,7 @@ class CommandTail:
             for item in found:
                 self._watch.heard(item.event, now)
             channel.add(found, limit)
-            # Ended: for those who wait for that only. A share used up: there may be more behind it.
-            channel.rung |= bool(channel.waiters) if channel.ended else _fills(found, share)
+            channel.rung |= _fills(found, share)  # a share used up: there may be more behind it
 
     async def _look(self, ids: list[UUID]) -> None:
         """Read rows: to answer who waits for an end, and to find commands whose runner died."""
