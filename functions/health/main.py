@@ -14,7 +14,9 @@ function = Function(
 )
 
 
-@function.get("/health", summary="The API answers", answer="Alive", answer_example={"status": "alive"})
+@function.get(
+    "/health", summary="The API answers", answer="Alive", answer_example={"status": "alive"}
+)
 def alive(_call: Call) -> Reply:
     return Reply({"status": "alive"})
 

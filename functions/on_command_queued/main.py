@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from common.bootstrap import App
+from common.domain.errors import ShuttingDown
 from common.entrypoints.call import Call, Later, Reply
 from common.entrypoints.cloud_events import IncomingEvent
 from common.entrypoints.function import Account, Function, Scale
@@ -32,9 +33,12 @@ def rung(app: App, event: IncomingEvent) -> None:
 @function.post("/follow", summary="Held open while a command is followed, for the autoscaler")
 def follow(call: Call) -> Later:
     async def later() -> Reply:
-        with suppress(TimeoutError):
+        try:
             await asyncio.wait_for(call.app.draining.wait(), HELD_S)
-        return Reply(status=204)
+        except TimeoutError:
+            return Reply(status=204)
+        # An error, so that the presence pauses before it asks again instead of spinning.
+        raise ShuttingDown("this instance is stopping")
 
     return later
 
@@ -44,7 +48,8 @@ async def start(app: App) -> None:
     loop = asyncio.get_running_loop()
 
     def changed() -> None:
-        loop.call_soon_threadsafe(app.presence.changed)
+        with suppress(RuntimeError):  # the loop has ended, and with it what it was told for
+            loop.call_soon_threadsafe(app.presence.changed)
 
     app.runner.on_change = changed
     app.background(app.presence.run())
