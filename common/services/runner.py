@@ -15,7 +15,6 @@ from uuid import UUID
 
 from common.domain.errors import Unavailable
 from common.ports import signals
-from common.ports.commands import Origin
 from common.ports.outbox import RunnerBell
 from common.ports.queue import HEARTBEAT_S, Claim, Queue
 from common.ports.signals import Listening, Signals
@@ -87,7 +86,10 @@ class Runner:
         with self._pass, self._changed:
             mine = list(self._followers.values())
         for follower in mine:
-            cancel(follower.command.id)
+            try:
+                cancel(follower.command.id)
+            except Unavailable as error:  # the kill's reason tells how it ended all the same
+                log.warning("cancel not written", detail=error.detail)
             follower.cancel("shutdown", "shutdown")
         with self._changed:
             return self._changed.wait_for(lambda: not self._followers, timeout=SHUTDOWN_S)
@@ -156,7 +158,10 @@ class Runner:
     def _follow(self, claim: Claim) -> None:
         follower = self._follower(claim)
         with self._changed:
+            old = self._followers.get(claim.command.id)
             self._followers[claim.command.id] = follower
+        if old is not None:  # our own lease had run out: its token is stale now
+            old.stop()
         name = f"follow-{claim.command.id.hex[-8:]}"
         threading.Thread(target=self._run, args=(follower,), name=name, daemon=True).start()
         self.on_change()
@@ -168,7 +173,8 @@ class Runner:
             telemetry.invariant_violation.add(1, {"name": "follower_crashed"})
             log.error("follower crashed", command_id=str(follower.command.id), exc_info=error)
         with self._changed:
-            self._followers.pop(follower.command.id, None)
+            if self._followers.get(follower.command.id) is follower:
+                del self._followers[follower.command.id]
             self._changed.notify_all()
         self.on_change()
         self._next(follower.command.project)
@@ -196,6 +202,8 @@ class Runner:
             self._renew()
             if adopt:
                 self.ring(None)
+            if adopt and self._hungry and self._free() > 0:  # the database was away when room came
+                self._next(next(iter(self._hungry)))
         except Unavailable as error:
             log.warning("leases not renewed", detail=error.detail)
         except Exception as error:  # the heartbeat must outlive its own bugs
@@ -221,8 +229,3 @@ class Runner:
                 self._renew()
             except Unavailable as error:
                 log.warning("cancel waits for the heartbeat", detail=error.detail)
-
-
-def shutdown_origin() -> Origin:
-    """Who cancels when the laptop's rdev stops."""
-    return Origin(request_id="shutdown")
