@@ -55,24 +55,36 @@ class Relay:
             self._thread = None
 
     def leftovers(self) -> int:
-        """Publish what others left behind; answers how many went."""
+        """Publish what others left behind; answers how many went. Raises Unavailable."""
         return self._publish(self._outbox.take_left(LEFTOVERS))
 
     def _run(self) -> None:
         while (ids := self._waiting.get()) is not None:
-            if time.monotonic() < self._rests_until:
+            if self._resting:
                 continue
             try:
                 if self._publish(self._outbox.take(ids)) and self._waiting.empty():
                     self.leftovers()
             except Unavailable as error:
                 log.warning("outbox unreadable", err_type=type(error).__name__, detail=error.detail)
+            except Exception as error:  # the thread must outlive a bug: nobody would start another
+                log.error("relay failed", exc_info=error)
 
     def _publish(self, events: Sequence[OutgoingEvent]) -> int:
-        sent = [event.id for event in events if self._one(event)]
+        """A broker that does not answer takes 1 s an event: after 5 failures the others stay."""
+        sent = []
+        for event in events:
+            if self._one(event):
+                sent.append(event.id)
+            elif self._resting:
+                break
         if sent:
             self._outbox.sent(sent)
         return len(sent)
+
+    @property
+    def _resting(self) -> bool:
+        return time.monotonic() < self._rests_until
 
     def _one(self, event: OutgoingEvent) -> bool:
         try:
