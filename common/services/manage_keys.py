@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
+from typing import Final
 from uuid import UUID
 
 from common.domain import identifiers, keys
 from common.domain.command import Reason
-from common.domain.errors import FieldError, Forbidden, InvalidField, NotFound
-from common.domain.keys import ApiKey, Caller, RateLimit
+from common.domain.errors import Forbidden, InvalidField, NotFound
+from common.domain.keys import ApiKey, Caller
 from common.domain.outcome import never_ran
 from common.domain.scopes import ALL, grants
 from common.ports.commands import Idempotency, Origin
 from common.ports.keys import CreatedKey, KeyStore
 
-DEFAULT_RATE = RateLimit(100, 60)
+FARTHEST_EXPIRY: Final = timedelta(days=36_500)  # what every clock and calendar here can hold
 
 
 class ManageKeys:
@@ -29,7 +30,7 @@ class ManageKeys:
 
         Raises InvalidField, and Forbidden for a key that would be wider than its maker.
         """
-        _check_scopes(wanted)
+        _check_expiry(wanted.expires_at)
         _check_not_wider(wanted, caller)
         text = keys.new_key()
         key = ApiKey(**(wanted.__dict__ | {"prefix": keys.prefix_of(text)}))
@@ -51,31 +52,44 @@ class ManageKeys:
         )
         self._store.ensure_admin(key, keys.hash_of(text))
 
-    def many(self, before: UUID | None, limit: int) -> list[ApiKey]:
-        return self._store.list(before, limit)
+    def many(self, before: UUID | None, limit: int, caller: Caller) -> list[ApiKey]:
+        """The newest `limit` keys below `before` that the caller may see."""
+        found: list[ApiKey] = []
+        while len(found) < limit:
+            page = self._store.list(before, limit)
+            found += [key for key in page if _sees(caller, key)]
+            if len(page) < limit:
+                break
+            before = page[-1].id
+        return found[:limit]
 
-    def one(self, text: str) -> ApiKey:
+    def one(self, text: str, caller: Caller) -> ApiKey:
+        """Raises NotFound, the same for a key of other projects as for none."""
         key = self._store.get(identifiers.parse(identifiers.KEY, text))
-        if key is None:
+        if key is None or not _sees(caller, key):
             raise NotFound(f"there is no {text[:80]!r}")
         return key
 
     def revoke(self, text: str, caller: Caller, origin: Origin) -> None:
         """Invalid from the next request on; its waiting commands end, its running ones go on."""
-        key_id = identifiers.parse(identifiers.KEY, text)
-        if not self._store.revoke(key_id, never_ran(Reason.KEY_REVOKED), caller, origin):
+        key = self.one(text, caller)
+        if not self._store.revoke(key.id, never_ran(Reason.KEY_REVOKED), caller, origin):
             raise NotFound(f"there is no {text[:80]!r}")
 
 
-def _check_scopes(wanted: ApiKey) -> None:
-    unknown = sorted(wanted.scopes - set(ALL))
-    if unknown:
-        raise InvalidField(
-            [
-                FieldError("scopes", "unknown_scope", f"scopes: there is no {s[:60]!r}")
-                for s in unknown
-            ]
-        )
+def _sees(caller: Caller, key: ApiKey) -> bool:
+    """A key for some projects manages keys for these only: else it could revoke the admin's."""
+    return caller.projects is None or (key.projects is not None and key.projects <= caller.projects)
+
+
+def _check_expiry(at: datetime | None) -> None:
+    if at is None:
+        return
+    now = datetime.now(UTC)
+    if at <= now:
+        raise InvalidField.one("expires_at", "in_the_past", "expires_at: lies in the past")
+    if at > now + FARTHEST_EXPIRY:
+        raise InvalidField.one("expires_at", "too_far", "expires_at: null is for ever")
 
 
 def _check_not_wider(wanted: ApiKey, caller: Caller) -> None:
@@ -112,6 +126,7 @@ def _looser(wanted: ApiKey, caller: Caller) -> bool:
         rate = wanted.rate_limit
         if (
             rate is None
+            or rate.limit > caller.rate_limit.limit
             or rate.limit / rate.window_s > caller.rate_limit.limit / caller.rate_limit.window_s
         ):
             return True

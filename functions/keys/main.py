@@ -34,14 +34,16 @@ def create(call: Call, body: CreateKey) -> Reply:
               answer="KeyPage", answer_example=examples.page_of(examples.KEY))  # fmt: skip
 def listed(call: Call) -> Reply:
     q: ListKeys = call.query
-    found = call.app.manage_keys.many(pages.before(identifiers.KEY, q.cursor), q.limit + 1)
+    found = call.app.manage_keys.many(
+        pages.before(identifiers.KEY, q.cursor), q.limit + 1, call.caller
+    )
     return Reply(pages.page(found, q.limit, identifiers.KEY, key_resource))
 
 
 @function.get("/v1/keys/{id}", summary="Show a key, without its secret", scope="keys:admin",
               answer="Key", answer_example=examples.KEY)  # fmt: skip
 def show(call: Call) -> Reply:
-    return Reply(key_resource(call.app.manage_keys.one(call.path["id"])))
+    return Reply(key_resource(call.app.manage_keys.one(call.path["id"], call.caller)))
 
 
 @function.delete("/v1/keys/{id}", summary="Revoke a key from the next request on", scope="keys:admin",

@@ -7,9 +7,11 @@ from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic_core import PydanticCustomError
 
 from common.domain import identifiers
 from common.domain.keys import ApiKey, RateLimit
+from common.domain.scopes import ALL
 from common.entrypoints.models.base import Body, Name, Page, Query
 from common.entrypoints.models.commands import ProjectName
 
@@ -21,6 +23,12 @@ def _network(text: str) -> str:
         raise ValueError("not an address range like 10.0.0.0/8 or 2001:db8::/32") from None
 
 
+def _scope(name: str) -> str:
+    if name not in ALL:
+        raise PydanticCustomError("unknown_scope", "there is no scope {name}", {"name": name[:60]})
+    return name
+
+
 class RateLimitBody(Body):
     limit: Annotated[int, Field(ge=1, le=100_000)]
     window_s: Annotated[int, Field(ge=1, le=86_400)]
@@ -28,7 +36,9 @@ class RateLimitBody(Body):
 
 class CreateKey(Body):
     name: Name
-    scopes: Annotated[list[str], Field(min_length=1, max_length=32)]
+    scopes: Annotated[
+        list[Annotated[str, AfterValidator(_scope)]], Field(min_length=1, max_length=32)
+    ]
     projects: Annotated[list[ProjectName], Field(max_length=1000)] | None = None
     allowed_ips: Annotated[
         list[Annotated[str, AfterValidator(_network)]], Field(max_length=100)
