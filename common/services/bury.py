@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from uuid import NAMESPACE_URL, uuid5
 
 from common.ports.upkeep import DeadLetter, Upkeep
@@ -12,10 +13,13 @@ MAX_DATA = 64 * 1024
 
 
 def letter(attributes: Mapping[str, str], body: bytes) -> DeadLetter:
-    """A dead letter; its id follows from (source, id), so a repeated delivery is the same row."""
+    """A dead letter; its id follows from (source, id), so a repeated delivery is the same row.
+
+    What has no id is known by its content.
+    """
     source, event_id = attributes.get("source"), attributes.get("id")
     return DeadLetter(
-        id=uuid5(NAMESPACE_URL, f"{source}\n{event_id}"),
+        id=uuid5(NAMESPACE_URL, f"{source}\n{event_id or sha256(body).hexdigest()}"),
         event_id=event_id,
         source=source,
         type=attributes.get("type"),
