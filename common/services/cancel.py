@@ -6,6 +6,7 @@ One that was never claimed ends at once. One that was may be running, or about t
 
 from __future__ import annotations
 
+import threading
 from uuid import UUID
 
 from common.domain.command import Command, Reason
@@ -61,5 +62,5 @@ class Cancel:
         self._relay.soon(done.event)
         if done.event is None and not done.ended:
             self._wakeups.control(command.id)
-        if done.lease_dead:
-            self._bell.ring(command.project)
+        if done.lease_dead:  # not in the request's time: a cold runner takes seconds to answer
+            threading.Thread(target=self._bell.ring, args=(command.project,), daemon=True).start()
