@@ -61,10 +61,12 @@ class ReadOutput:
         end = offset + length
         while offset < end:
             want = min(PAGE_BYTES, end - offset)
-            segments = self._commands.output(command_id, stream, offset, want)
-            if not segments:
-                raise Expired("the output expired while it was read")
-            for segment in segments:
+            before = offset
+            for segment in self._commands.output(command_id, stream, offset, want):
+                if segment.offset > offset:  # a hole is never closed by other bytes
+                    break
                 piece = segment.data[offset - segment.offset : end - segment.offset]
                 yield piece
                 offset += len(piece)
+            if offset == before:
+                raise Expired("the output expired while it was read")
