@@ -49,6 +49,7 @@ class Submit:
         caller.require_project(command.project)
         _check_run_at(command.run_at)
         sealed = self._sealer.seal(json.dumps(command.env).encode()) if command.env else None
+        command = replace(command, traceparent=command.traceparent or telemetry.traceparent())
         done = self._store(command, sealed, caller, origin, idempotency)
         self._relay.soon(done.doorbell)
         if not done.replayed:
