@@ -52,7 +52,8 @@ class Wakeups:
         with self._lock:
             self._tokens = min(PER_PROCESS, self._tokens + (now - self._refilled) * PER_PROCESS)
             self._refilled = now
-            if now - self._last.get(command_id, 0.0) < PER_COMMAND_S or self._tokens < 1:
+            last = self._last.get(command_id)  # the first output is always said
+            if last is not None and (now - last < PER_COMMAND_S or self._tokens < 1):
                 return False
             self._tokens -= 1
             self._last[command_id] = now
