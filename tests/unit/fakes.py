@@ -6,6 +6,7 @@ state machine does not have. `Faults` lets the n-th call of any port fail, befor
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import threading
@@ -16,13 +17,23 @@ from typing import Any
 from uuid import UUID
 
 from common.domain import identifiers
-from common.domain.command import ACTIVE, Command, Kind, Priority, State, Timeouts, may_follow
+from common.domain.command import (
+    ACTIVE,
+    Command,
+    Kind,
+    NewCommand,
+    Priority,
+    State,
+    Timeouts,
+    may_follow,
+)
 from common.domain.errors import Unavailable
 from common.domain.events import AGENT, END, NewEvent
 from common.domain.keys import Caller
 from common.domain.launch import run_id
 from common.domain.project import Phase, Project
 from common.domain.workspace import Place
+from common.ports.commands import Cancelled, Filter, Idempotency, Origin, Segment, Submitted
 from common.ports.outbox import OutgoingEvent
 from common.ports.queue import Claim, Held, LeaseLost
 
@@ -371,3 +382,89 @@ def place(name: str = "demo") -> Place:
 
 def run_of(row: Row) -> str:
     return run_id(row.command.id)
+
+
+class FakeCommands:
+    """Commands in a dict; what a test wants to happen is an attribute."""
+
+    def __init__(self, *commands: Command) -> None:
+        self.rows = {c.id: c for c in commands}
+        self.submitted: list[tuple[NewCommand, bytes | None, Idempotency | None]] = []
+        self.refusals: list[Exception] = []
+        self.cancelled: list[tuple[UUID, str, str]] = []
+        self.cancel_answer = Cancelled(ended=False, lease_dead=False, event=None)
+        self.pieces: list[Segment] = []
+        self.expired = False
+        self.waits = True
+        self.replayed = False
+
+    def submit(
+        self,
+        command: NewCommand,
+        sealed_env: bytes | None,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None = None,
+    ) -> Submitted:
+        self.submitted.append((command, sealed_env, idempotency))
+        if self.refusals:
+            raise self.refusals.pop(0)
+        stored = Command(
+            command.id,
+            command.project,
+            caller.key_id,
+            command.kind,
+            command.spec,
+            command.priority,
+            State.QUEUED,
+            AT,
+            session=command.session,
+        )
+        self.rows[stored.id] = stored
+        return Submitted(stored, self.replayed, None if self.replayed else UUID(int=3))
+
+    def get(self, command_id: UUID) -> Command | None:
+        return self.rows.get(command_id)
+
+    def get_many(self, command_ids: Sequence[UUID]) -> list[Command]:
+        return [self.rows[i] for i in command_ids if i in self.rows]
+
+    def list(self, wanted: Filter) -> builtins.list[Command]:
+        return builtins.list(self.rows.values())[: wanted.limit]
+
+    def cancel(
+        self,
+        command_id: UUID,
+        mode: str,
+        reason: str,
+        outcome: dict[str, Any],
+        origin: Origin,
+        caller: Caller | None,
+    ) -> Cancelled:
+        self.cancelled.append((command_id, mode, reason))
+        return self.cancel_answer
+
+    def reprioritise(self, command_id: UUID, priority: int, origin: Origin, caller: Caller) -> bool:
+        if self.waits:
+            self.rows[command_id] = replace(self.rows[command_id], priority=Priority(priority))
+        return self.waits
+
+    def output(
+        self, command_id: UUID, stream: str, offset: int, max_bytes: int
+    ) -> builtins.list[Segment]:
+        """Whole segments that reach beyond `offset`, at least one and about `max_bytes`."""
+        found: builtins.list[Segment] = []
+        for piece in self.pieces:
+            if (
+                piece.stream == stream
+                and piece.offset + len(piece.data) > offset
+                and (not found or piece.offset < offset + max_bytes)
+            ):
+                found.append(piece)
+        return found
+
+    def output_size(self, command_id: UUID, stream: str) -> tuple[int, bool]:
+        return sum(len(p.data) for p in self.pieces if p.stream == stream), self.expired
+
+    def last_activity(self, command_id: UUID) -> datetime | None:
+        return None
