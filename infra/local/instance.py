@@ -20,6 +20,7 @@ START_TIMEOUT_S = 60.0
 _PROBE_S = 0.003  # readiness can only be polled; a fork answers after about 15 ms
 _PROBE_SLOW_S = 0.02
 _PROBE_FAST_FOR_S = 1.0
+_PROBE_TIMEOUT_S = 1.0  # a kubelet's default
 _PROBE_HEADERS: Headers = [(b"host", b"127.0.0.1"), (b"user-agent", b"kube-probe/local")]
 # What was written to an instance before it is told to stop has been read by it after this time.
 _SETTLE_S = 0.5
@@ -40,6 +41,7 @@ class Instance:
         self._log_size = log_size  # when it was started
         self.pool = ClientPool(_HOST, port)
         self.ready_at = 0.0
+        self.ready = True  # False while it does not answer its readiness probe
         self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -116,6 +118,15 @@ async def _until_ready(instance: Instance, path: str | None) -> None:
             raise StartError(f"is not ready after {START_TIMEOUT_S:.0f} s: {said}")
         pause_s = _PROBE_S if waited < _PROBE_FAST_FOR_S else _PROBE_SLOW_S
         await asyncio.wait([exited], timeout=pause_s)
+
+
+async def still_ready(instance: Instance, path: str | None) -> bool:
+    """Ask a running instance once more; a stopped or hung one accepts and never answers."""
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            return await _probe(instance, path)
+    except TimeoutError:
+        return False
 
 
 async def _probe(instance: Instance, path: str | None) -> bool:

@@ -31,6 +31,8 @@ _QUEUE_UNLIMITED = 10_000  # what the activator holds for a function without con
 _SHORT_LIFE_S = 5.0  # who exits by itself sooner than this after its start is in a crash loop
 _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _UNREACHABLE_GRACE_S = 1.0
+_PROBE_EVERY_S = 2.0
+_PROBE_FAILURES = 3  # a kubelet's default failureThreshold
 _DRAIN_S = 30.0  # Knative waits so long before SIGTERM, and takes it off timeoutSeconds
 
 
@@ -136,8 +138,8 @@ class Function:
 
     def _free(self) -> Instance | None:
         limit = self.spec.concurrency or math.inf
-        usable = [one for one in self._instances if one.in_flight < limit]
-        chosen = min(usable, key=lambda one: one.in_flight, default=None)
+        usable = [one for one in self._ready() if one.in_flight < limit]
+        chosen = min(usable, key=_busyness, default=None)
         if chosen is not None:
             chosen.take()
         return chosen
@@ -161,7 +163,7 @@ class Function:
     def _refuse_hopeless(self) -> None:
         if self._closed:
             raise _shutting_down()
-        if self._crashes.blocked_s() > 0 and not self._instances and not self._starting:
+        if self._crashes.blocked_s() > 0 and not self._ready() and not self._starting:
             raise self._cannot_start()
         room = _QUEUE_FACTOR * self.spec.concurrency * max(1, len(self._instances))
         if len(self._waiting) >= (room or _QUEUE_UNLIMITED):
@@ -177,6 +179,9 @@ class Function:
             else:
                 return
 
+    def _ready(self) -> list[Instance]:
+        return [one for one in self._instances if one.ready]
+
     def _fail_waiting(self, error: HttpError) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
@@ -191,8 +196,12 @@ class Function:
     # starting and ending
 
     def _scale_out(self, wanted: int) -> None:
-        most = self.spec.max_scale or math.inf
-        while len(self._instances) + self._starting < min(wanted, most) and not self._closed:
+        missing = wanted - len(self._ready()) - self._starting
+        if self.spec.max_scale:
+            room = self.spec.max_scale - len(self._instances) - self._starting
+            # An instance that does not answer must not be the one that max-scale leaves.
+            missing = min(missing, max(room, 0 if self._ready() else 1 - self._starting))
+        for _ in range(0 if self._closed else missing):
             self._starting += 1
             self._run(self._start())
 
@@ -216,6 +225,7 @@ class Function:
         started.process.exited.add_done_callback(lambda end: self._ended(started, end.result()))
         loop = asyncio.get_running_loop()
         loop.call_later(_SHORT_LIFE_S, self._lived, started)
+        self._run(self._keep_asking(started))
         self._serve_waiting()
         self._tell_start(started, seconds)
         if self._sampler is None:
@@ -233,6 +243,24 @@ class Function:
         text = "%s started in %d ms (pid %d)"
         log.log(level, text, *(fields[key] for key in ("function", "ms", "pid")), extra=fields)
         self._on_change()
+
+    async def _keep_asking(self, instance: Instance) -> None:
+        """Route nothing new to an instance while it fails its readiness probe."""
+        failures = 0
+        exited = instance.process.exited
+        while not (await asyncio.wait([exited], timeout=_PROBE_EVERY_S))[0]:
+            if instance.ready and not instance.in_flight:
+                continue  # the next request finds out
+            if instance not in self._instances:
+                return
+            ready = await instances.still_ready(instance, self.spec.readiness_path)
+            failures = 0 if ready else failures + 1
+            if ready != instance.ready and (ready or failures >= _PROBE_FAILURES):
+                instance.ready = ready
+                word = "answers again" if ready else "does not answer its readiness probe"
+                log.warning("%s (pid %d) %s", self.spec.name, instance.process.pid, word)
+                self._serve_waiting()
+                self._scale_out(max(self.spec.min_scale, 1 if self._waiting else 0))
 
     def _lived(self, instance: Instance) -> None:
         if instance in self._instances:
@@ -279,8 +307,10 @@ class Function:
         self._scale_out(now)
         kept = max(kept, self.spec.min_scale)
         grace_s = max(1.0, self.spec.timeout_s - _DRAIN_S)
-        surplus = max(0, len(self._instances) - kept)
-        for spare in sorted(self._instances, key=lambda one: one.in_flight)[:surplus]:
+        # An instance that does not answer is left to recover, until nothing is needed at all.
+        candidates = self._ready() if kept else self._instances
+        surplus = max(0, len(candidates) - kept)
+        for spare in sorted(candidates, key=_busyness)[:surplus]:
             self._instances.remove(spare)
             self._run(spare.stop(grace_s))
             self._on_change()
@@ -350,6 +380,10 @@ class _CrashLoop:
     def reset(self) -> None:
         self.reason = ""
         self._failures = 0
+
+
+def _busyness(instance: Instance) -> int:
+    return instance.in_flight
 
 
 def _shutting_down() -> HttpError:

@@ -128,7 +128,7 @@ _Result = TypeVar("_Result")
 
 
 def service(name: str, *, env: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
-    """A Knative Service in the shape of infra/base; options are spec fields or scale annotations."""
+    """A Knative Service as infra/base has them; options are spec fields or scale annotations."""
     scale = {
         key: options.pop(key) for key in ("min_scale", "max_scale", "target") if key in options
     }

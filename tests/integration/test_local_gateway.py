@@ -198,8 +198,7 @@ def _send(connection: socket.socket, sent: bytes) -> None:
         (b"GET /v1/hello HTTP/1.1\r\nHost: x\r\nBad Header\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (
-            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n",
+            b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
             400,
         ),
         (b"GET /v1/hello HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"x" * MAX_HEAD_BYTES), 431),

@@ -146,7 +146,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 def test_a_dead_letter_carries_what_happened() -> None:
-    """The last error travels in Knative's extensions, the body base64 and cut at 1024 characters."""
+    """The last error travels in Knative's extensions, its body as 1024 characters of base64."""
     script = Script([Response(503, [], b"\xff" * 2000), 202])
     deliver(script, dead_letter=GRAVE)
     destination, headers, body = script.sent[1]
@@ -154,8 +154,7 @@ def test_a_dead_letter_carries_what_happened() -> None:
     assert headers[b"ce-id"] == b"7"
     assert headers[b"ce-knativeerrordest"] == b"http://sink.rdev.svc.cluster.local"
     assert headers[b"ce-knativeerrorcode"] == b"503"
-    data = base64.b64encode(b"\xff" * 2000)[:1024]
-    assert headers[b"ce-knativeerrordata"] == data.replace(b"/", b"/")
+    assert headers[b"ce-knativeerrordata"] == base64.b64encode(b"\xff" * 2000)[:1024]
 
 
 def test_a_dead_letter_without_an_answer_has_code_500() -> None:

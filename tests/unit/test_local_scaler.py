@@ -73,7 +73,9 @@ class Launcher:
 class Bench:
     """One function under test and what it told."""
 
-    def __init__(self, tmp_path: Path, *, cheap: bool = True, idle_s: float = 30.0, **spec: Any):
+    def __init__(
+        self, tmp_path: Path, *, cheap: bool = True, idle_s: float = 30.0, **spec: Any
+    ) -> None:
         self.launcher = Launcher(cheap=cheap)
         self.deaths: list[str] = []
         self.changed = asyncio.Event()
@@ -302,7 +304,7 @@ def test_too_many_waiting_requests_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_instance_is_replaced(tmp_path: Path) -> None:
-    """What accepts no connections is ended, told as a death, and the next request starts another."""
+    """What accepts no connections is ended and told as a death; the next request starts another."""
 
     async def test(bench: Bench) -> None:
         async with bench.function.slot() as first:
@@ -355,7 +357,7 @@ def test_demand_looks_at_the_last_second_outwards_and_at_the_window_inwards(
 ) -> None:
     """Out by the average since the last sample, in by the most of the window."""
     now = [100.0]
-    monkeypatch.setattr(scaler.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("infra.local.scaler.time.monotonic", lambda: now[0])
     demand = scaler._Demand(target=10.0, window_s=5.0)
     demand.change(25)
     now[0] += 1
