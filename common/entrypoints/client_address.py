@@ -36,11 +36,12 @@ def client(
     peer: str | None, forwarded: Sequence[str], proxies: Sequence[Network], *, edge_overwrites: bool
 ) -> str | None:
     """The client's address from the peer and all X-Forwarded-For lines, or None when unknown."""
-    hops = [parse(part) for line in forwarded for part in line.split(",")]
-    hops.append(parse(peer) if peer else None)
-    for hop in reversed(hops):
+    texts = [part for line in forwarded for part in line.split(",")]
+    hop = None
+    for text in (peer or "", *reversed(texts)):
+        hop = parse(text)
         if hop is None:
             return None
         if not _trusted(hop, proxies):
             return str(hop)
-    return str(hops[0]) if edge_overwrites and len(hops) > 1 else None
+    return str(hop) if edge_overwrites and texts else None
