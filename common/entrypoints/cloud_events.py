@@ -22,7 +22,10 @@ MAX_ATTRIBUTE: Final = 1024
 
 @dataclass(frozen=True)
 class IncomingEvent:
-    """A CloudEvent. `attributes` has every context attribute as text; `data` is JSON or None."""
+    """A CloudEvent. `attributes` has every context attribute as text.
+
+    `data` is its JSON, None when it has none: data that is something else is in `body`.
+    """
 
     id: str
     source: str
@@ -40,11 +43,10 @@ class IncomingEvent:
 def parse(headers: Headers, body: bytes) -> IncomingEvent:
     """A CloudEvent in binary or structured mode. Raises InvalidRequest."""
     structured = headers.get("content-type", "").startswith("application/cloudevents+json")
-    if structured:
-        strict_json.loads(body)
+    envelope = strict_json.loads(body) if structured else None
     try:
         event = from_http(dict(headers), body, data_unmarshaller=lambda raw: raw)
-    except (GenericException, ValueError, TypeError) as error:
+    except (GenericException, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InvalidRequest(f"this is no CloudEvent: {error}"[:300]) from None
     attributes = {
         name: str(value) for name, value in event.get_attributes().items() if value is not None
@@ -57,12 +59,36 @@ def parse(headers: Headers, body: bytes) -> IncomingEvent:
         type=attributes["type"],
         subject=attributes.get("subject"),
         attributes=attributes,
-        data=_data(event.get_data()),
+        data=envelope.get("data") if isinstance(envelope, dict) else _json(body),
         body=body,
     )
 
 
-def _data(raw: Any) -> Any:
-    if isinstance(raw, bytes | str) and raw:
-        return strict_json.loads(raw if isinstance(raw, bytes) else raw.encode())
-    return raw or None
+def salvage(headers: Headers, body: bytes) -> IncomingEvent:
+    """Whatever came, with what can be read of it: behind the dead letters there is nobody."""
+    try:
+        return parse(headers, body)
+    except InvalidRequest as error:
+        attributes = {
+            name.removeprefix("ce-"): value[:MAX_ATTRIBUTE]
+            for name, value in headers.items()
+            if name.startswith("ce-")
+        }
+        attributes.setdefault("knativeerrorcode", "unreadable")
+        attributes.setdefault("knativeerrordest", error.detail)
+        return IncomingEvent(
+            id=attributes.get("id", ""),
+            source=attributes.get("source", ""),
+            type=attributes.get("type", ""),
+            subject=attributes.get("subject"),
+            attributes=attributes,
+            data=None,
+            body=body,
+        )
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return strict_json.loads(body)
+    except InvalidRequest:
+        return None
