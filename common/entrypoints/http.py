@@ -12,7 +12,8 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, get_origin
+from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
@@ -47,6 +48,8 @@ from common.services.authorise import acceptable
 
 BODY_DEADLINE_S: Final = 20.0  # a body that arrives slower than this is an attack or a dead client
 _IDEMPOTENCY_KEY: Final = re.compile(r'"?([\x21\x23-\x7e][\x20\x21\x23-\x7e]{0,254})"?')
+_KEY_IN_URL: Final = re.compile(rb"rdev_[0-9A-Za-z]{8}_")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 log = telemetry.logger("rdev.http")
 
 
@@ -84,6 +87,7 @@ class _Endpoint:
         self.service = function.service
         self.app = app
         self.routes = {route.method: route for route in routes}
+        self.read_event = cloud_events.salvage if function.dead_letter_sink else cloud_events.parse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -103,7 +107,8 @@ class _Endpoint:
             await reply(scope, receive, send)
 
     def _head(self, method: str) -> Route | None:
-        return self.routes.get("GET") if method == "HEAD" else None
+        route = self.routes.get("GET") if method == "HEAD" else None
+        return route if route is not None and route.kind == "plain" else None
 
     def _refuse(self, error: RdevError, rid: str, route: Route | None, headers: Headers) -> ASGIApp:
         if route is not None and route.kind == "stream":
@@ -112,9 +117,10 @@ class _Endpoint:
             gentle = refusal(error, headers)
             if gentle is not None:
                 return gentle
-        extra: dict[str, str] = {"x-request-id": rid}
+        extra: dict[str, str] = {}
         if isinstance(error, MethodNotAllowed):
-            extra["allow"] = ", ".join(sorted(self.routes))
+            head = ["HEAD"] if self._head("HEAD") else []
+            extra["allow"] = ", ".join(sorted([*self.routes, *head]))
         if isinstance(error, RateLimited):
             extra |= rate_headers(error.limit, error.window_s, 0, error.retry_after)
         return problem(error, rid, extra)
@@ -126,7 +132,7 @@ class _Endpoint:
         token = _token(scope, headers) if route.scopes else None
         if route.kind == "event":
             body = await _read(receive, headers, self.app.settings.max_body)
-            event = cloud_events.parse(headers, body)
+            event = self.read_event(headers, body)
             await _run(route.handler, self.app, event)
             return Response(status_code=202)
         has_body = route.method not in ("GET", "DELETE", "HEAD")
@@ -200,7 +206,7 @@ def _response(reply: Reply, grant: Grant | None, rid: str) -> Response:
 
 def _token(scope: Scope, headers: Headers) -> str:
     """The key text of a request. A key in a URL, two keys, or another scheme is no key."""
-    if b"rdev_" in scope.get("query_string", b""):
+    if _KEY_IN_URL.search(unquote_to_bytes(scope.get("query_string", b""))):
         raise Unauthorized("a key never goes into a URL; send it as Authorization: Bearer")
     bearer, plain = headers.getlist("authorization"), headers.getlist("x-api-key")
     if len(bearer) + len(plain) != 1:
@@ -224,7 +230,7 @@ def _require_json(headers: Headers) -> None:
 async def _read(receive: Receive, headers: Headers, limit: int) -> bytes:
     """The whole body, refused before it is buffered when it is over `limit` bytes."""
     length = headers.get("content-length", "0")
-    if not length.isdigit():
+    if not _LENGTH.fullmatch(length):
         raise InvalidRequest("Content-Length is no number")
     if int(length) > limit:
         raise PayloadTooLarge(f"a body may have {limit} bytes at most")
@@ -249,9 +255,7 @@ def _query(route: Route, scope: Scope) -> Any:
     params = QueryParams(scope.get("query_string", b""))
     if route.query is None:
         return None
-    lists = {
-        name for name, f in route.query.model_fields.items() if "list" in str(f.annotation).lower()
-    }
+    lists = {n for n, f in route.query.model_fields.items() if get_origin(f.annotation) is list}
     values: dict[str, Any] = {}
     for name in params:
         given = params.getlist(name)
