@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final, Literal
-from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
@@ -18,6 +17,7 @@ from common.entrypoints.models.base import Body, Labels, Page, Query
 MAX_SCRIPT: Final = 128 * 1024 - 1  # one argv element; longer ones are E2BIG on Linux
 MAX_PROMPT: Final = 512 * 1024
 MAX_ENV: Final = 64
+_SESSION: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DAY: Final = 7 * 24 * 3600
 # Variables that make a program run other code; git's and proxies' come with the sanitising issue.
 _DENIED: Final = re.compile(
@@ -133,11 +133,9 @@ class SessionBody(Body):
     def _fits(self) -> SessionBody:
         if (self.mode == "new") != (self.id is None):
             raise ValueError("resume and fork need an id, new has none")
-        if self.id is not None:
-            try:
-                UUID(self.id)
-            except ValueError:
-                raise ValueError("id is no session id (a UUID)") from None
+        if self.id is not None and not _SESSION.fullmatch(self.id):
+            # One spelling only, or two commands could hold one session.
+            raise ValueError("id is no session id (a UUID in lower case)")
         return self
 
 
@@ -158,7 +156,7 @@ class ClaudeOptions(Body):
     ) = None
     allowed_tools: Annotated[list[Tool], Field(max_length=100)] = Field(default_factory=list)
     disallowed_tools: Annotated[list[Tool], Field(max_length=100)] = Field(default_factory=list)
-    append_system_prompt: Annotated[str, Field(max_length=64 * 1024)] | None = None
+    append_system_prompt: Argument | None = None
     max_turns: Annotated[int, Field(ge=1, le=1000)] | None = None
     max_budget_usd: Annotated[float, Field(gt=0, le=10_000)] | None = None
     partial_messages: bool = False
