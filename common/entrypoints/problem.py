@@ -76,6 +76,6 @@ def problem(
     return Response(
         dumps(body_of(error, request_id)),
         status_code=status_of(error)[0],
-        headers=headers_of(error) | (headers or {}),
+        headers=headers_of(error) | {"x-request-id": request_id} | (headers or {}),
         media_type="application/problem+json",
     )
