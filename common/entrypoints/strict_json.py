@@ -8,6 +8,7 @@ for its form, here, and once by pydantic for its meaning.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -33,6 +34,13 @@ def _integer(text: str) -> int:
     if len(text) > MAX_INT_DIGITS:
         raise InvalidRequest(f"an integer has more than {MAX_INT_DIGITS} digits")
     return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise InvalidRequest(f"{text[:40]} is too large a number")
+    return value
 
 
 def _constant(text: str) -> float:
@@ -73,7 +81,11 @@ def loads(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
         value = json.loads(
-            text, object_pairs_hook=_pairs, parse_int=_integer, parse_constant=_constant
+            text,
+            object_pairs_hook=_pairs,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_constant,
         )
     except UnicodeDecodeError:
         raise InvalidRequest("the body is not UTF-8") from None
