@@ -6,6 +6,7 @@ import re
 from typing import Any, Final
 
 from common.domain.command import NewCommand
+from common.domain.errors import RdevError
 from common.domain.resources import command_resource
 from common.entrypoints.call import Call, Later, Reply
 from common.ports.commands import Submitted
@@ -28,7 +29,10 @@ def answered(call: Call, done: Submitted) -> Reply | Later:
         return reply
 
     async def later() -> Reply:
-        ended = await call.app.wait(done.command.id, seconds)
+        try:
+            ended = await call.app.wait(done.command.id, seconds)
+        except RdevError:  # it is accepted: an error here would make the caller send it again
+            ended = None
         if ended is None:
             return reply
         return Reply(
@@ -48,5 +52,5 @@ def accepted(resource: dict[str, Any], *, replayed: bool = False) -> Reply:
 
 def wanted_wait(call: Call) -> int | None:
     """Seconds of `Prefer: wait=N` (RFC 7240), at most 45; None when the caller would not wait."""
-    match = _WAIT.search(call.headers.get("prefer", ""))
+    match = _WAIT.search(", ".join(call.headers.getlist("prefer")))
     return min(int(match[1]), MAX_WAIT_S) or None if match else None
