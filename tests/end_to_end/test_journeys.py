@@ -1,4 +1,4 @@
-"""The four journeys: lifecycle, reconnection, concurrency, cancel; over HTTP, as a user goes them."""
+"""The four journeys over HTTP: lifecycle, reconnection, concurrency, cancel."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ PATIENCE_S = 60.0  # a bound for things that end much sooner; reaching it is a f
 
 
 def until(what: str, check: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """The first true answer of `check`; polls, since what it looks at belongs to other processes."""
+    """The first true answer of `check`; it polls, as it looks at other processes."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if answer := check():

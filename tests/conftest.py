@@ -1,0 +1,48 @@
+"""What every suite may ask for: a real PostgreSQL, and a fresh migrated database on it per test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from common.adapters.postgres.connection import Connection
+from common.adapters.postgres.migrate import migrate
+from common.adapters.postgres.target import Target
+from infra.local.postgres import EmbeddedPostgres
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of its own, with its database `rdev` migrated: the template of all others."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), {"fsync": "off"}) as server:
+        migrate(server.url)
+        yield server.url
+
+
+@pytest.fixture
+def run_sql(postgres_url: str) -> Callable[..., list[list[object]]]:
+    """Run SQL on a database of the test server, as somebody else than rdev would."""
+
+    def run(sql: str, url: str = postgres_url) -> list[list[object]]:
+        connection = Connection(Target.parse(url), application_name="test")
+        try:
+            rows: list[list[object]] = connection.script(sql)
+            return rows
+        finally:
+            connection.close()
+
+    return run
+
+
+@pytest.fixture
+def database_url(postgres_url: str, run_sql: Callable[..., list[list[object]]]) -> Iterator[str]:
+    """A fresh, migrated database; dropped after the test, whoever is still connected."""
+    name = f"test_{next(_numbers)}"
+    server = postgres_url.replace("/rdev?", "/postgres?")
+    run_sql(f"CREATE DATABASE {name} TEMPLATE rdev", server)
+    yield postgres_url.replace("/rdev?", f"/{name}?")
+    run_sql(f"DROP DATABASE {name} WITH (FORCE)", server)
