@@ -88,7 +88,7 @@ class PgCommandStore:
         reason: str,
         outcome: dict[str, Any],
         origin: Origin,
-        caller: Caller,
+        caller: Caller | None,
     ) -> Cancelled:
         event = new_id()
         answer = self._db.one(

@@ -79,10 +79,14 @@ def to_event(row: Row) -> Event:
     )
 
 
-def audit(caller: Caller, origin: Origin) -> str:
+def audit(caller: Caller | None, origin: Origin) -> str:
     """Who did it and from where, as submit_command and its like take it."""
     return jsonb(
-        {"key_id": str(caller.key_id), "max_concurrent": caller.max_concurrent} | asdict(origin)
+        {
+            "key_id": str(caller.key_id) if caller else None,
+            "max_concurrent": caller.max_concurrent if caller else None,
+        }
+        | asdict(origin)
     )
 
 
