@@ -1,7 +1,7 @@
 """A batch of events on its way in: which bytes of which stream it holds, and its COPY form.
 
-Streams go on exactly where their stored bytes end, so a batch whose COMMIT was lost on the way can be
-sent again: what is stored already falls out of it, and nothing is ever stored twice.
+Streams go on exactly where their stored bytes end, so a batch whose COMMIT was lost on the way can
+be sent again: what is stored already falls out of it, and nothing is ever stored twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One session with PostgreSQL: statements prepared once, one round trip each, and no doubt left over.
+"""One session with PostgreSQL: statements prepared once, one round trip each, no doubt left over.
 
 After any exception that is not the server's own well-formed error the session counts as `broken`:
 pg8000 may be out of step with the server then, and the next answer would belong to somebody else.

@@ -58,6 +58,7 @@ def is_fatal(error: DatabaseError) -> bool:
 
 def translated(error: DatabaseError) -> Exception:
     """The error callers get for what the server said."""
+    meaning: Exception = error
     state = sqlstate(error)
     if state in SERIALIZATION:
         return Conflicted("the database is busy with a conflicting change", retry_after=1)
@@ -65,7 +66,7 @@ def translated(error: DatabaseError) -> Exception:
         return Unavailable("the database has no disk space left", retry_after=10)
     if state[:2] in _OUR_TROUBLE_CLASSES or state in _OUR_TROUBLE:
         return Unavailable("the database cannot answer now")
-    return error
+    return meaning
 
 
 def _fields(error: DatabaseError) -> dict[str, Any]:

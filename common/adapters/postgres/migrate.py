@@ -1,4 +1,4 @@
-"""Bring the schema up to date: forward SQL files, each once, in order, whoever runs it and how often.
+"""Bring the schema up to date: forward SQL files, each once, in order, whoever runs it how often.
 
 `migrations/0001_name.sql`; header lines may say `-- rdev: no-transaction` (for CREATE INDEX
 CONCURRENTLY: statements are then run one by one, and each must be repeatable) and

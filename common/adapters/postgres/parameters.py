@@ -1,8 +1,8 @@
 """Values on their way into a statement, as PostgreSQL's text format.
 
 pg8000 is given only text and None. What cannot be encoded is refused here, before a byte is sent:
-inside pg8000 a lone surrogate leaves the connection out of step, and then every later query gets the
-reply of the one before it. Its own array writer also turns the text `null` into NULL.
+inside pg8000 a lone surrogate leaves the connection out of step, and then every later query gets
+the reply of the one before it. Its own array writer also turns the text `null` into NULL.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ log = telemetry.logger("rdev.postgres")
 class Database:
     """A pool on one database. Opens nothing before first use, so a fork may come after it.
 
-    `max_idle_s` and `max_lifetime_s` follow data.md (1 and 5 minutes): a server that moved is left soon.
+    `max_idle_s` and `max_lifetime_s` follow data.md (1 and 5 minutes): a server that moved is left
+    soon.
     """
 
     def __init__(

@@ -80,14 +80,11 @@ def to_event(row: Row) -> Event:
 
 
 def audit(caller: Caller | None, origin: Origin) -> str:
-    """Who did it and from where, as submit_command and its like take it."""
-    return jsonb(
-        {
-            "key_id": str(caller.key_id) if caller else None,
-            "max_concurrent": caller.max_concurrent if caller else None,
-        }
-        | asdict(origin)
-    )
+    """Who did it (None: rdev itself) and from where, as the SQL functions take it."""
+    who: dict[str, Any] = {"key_id": None, "max_concurrent": None}
+    if caller is not None:
+        who = {"key_id": str(caller.key_id), "max_concurrent": caller.max_concurrent}
+    return jsonb(who | asdict(origin))
 
 
 def idempotency(given: Idempotency | None) -> str | None:
@@ -104,7 +101,3 @@ def refuse_idempotency(status: str) -> None:
     if status == "idempotency_mismatch":
         wrong = FieldError("Idempotency-Key", status, "it was used for another request before")
         raise InvalidField([wrong], code=status)
-
-
-def optional_json(value: Any) -> str | None:
-    return None if value is None else jsonb(value)

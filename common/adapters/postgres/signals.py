@@ -72,7 +72,7 @@ class PgListening:
         self._thread.start()
 
     def hold(self, worker: int) -> None:
-        """Raises Unavailable when the lock is not held within 10 s; it is still taken later then."""
+        """Raises Unavailable when the lock is not held within 10 s; it is taken later then."""
         with self._lock:
             self._worker = worker
             self._holding.clear()
@@ -101,7 +101,7 @@ class PgListening:
             pause = min(pause * 2, _RETRY_S[1])
 
     def _listen_once(self) -> None:
-        """Connect, say that anything may have been missed, and read until the connection is lost."""
+        """Connect, say that anything may have been missed, and read until the end."""
         connection = Connection(self._target, application_name="rdev-listen", statement_timeout_s=0)
         try:
             notifications: deque[tuple[int, str, str]] = deque()

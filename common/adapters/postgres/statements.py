@@ -1,6 +1,6 @@
 """The named queries of `sql/*.sql`, read once per process.
 
-A query begins with `-- name: claim` and a line that says what it does, and ends where the next begins.
+A query begins with `-- name: claim` and a line that says what it does; the next begins after it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Upkeep on PostgreSQL: small repeatable repairs, each bounded so that no tick holds locks for long."""
+"""Upkeep on PostgreSQL: small repeatable repairs, each bounded so that no tick locks for long."""
 
 from __future__ import annotations
 
