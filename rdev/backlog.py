@@ -6,6 +6,7 @@ and the last lines of a long output need only its end.
 
 from __future__ import annotations
 
+import builtins
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ class End:
     bytes: int = 0
     lines: int = 0
 
+    def add(self, piece: builtins.bytes, write: Callable[[builtins.bytes], None]) -> None:
+        """Write a piece, and count it once that is done."""
+        write(piece)
+        self.bytes += len(piece)
+        self.lines += piece.count(b"\n")
+
 
 class Backlog:
     """The stored output of one command."""
@@ -72,28 +79,32 @@ class Backlog:
     def __init__(self, api: Api, command: Command, *, clock: Clock | None = None) -> None:
         self._api = api
         self._command = command
+        self._path = f"/v1/commands/{command.id}/output"
         self._clock = clock or Clock()
 
     def copy(self, stream: str, write: Callable[[bytes], None], *, start: int = 0) -> End:
-        """Everything that is stored of `stream` from byte `start` on; returns where it ended.
+        """What is stored of `stream` now, from byte `start` on; returns where it ended.
 
+        "Now" is when it begins: a command that prints all the time must not keep it from ending.
         Raises OutcomeUnknown when the connection cannot be kept up: the rest is missing.
         """
-        path = f"/v1/commands/{self._command.id}/output"
         end = End(start)
+        until: int | None = None
         backoff = Backoff(self._clock, REQUEST_S)
-        while True:
+        while until is None or end.bytes < until:
             before = end.bytes
+            params = {"stream": stream, "offset": str(before)}
             try:
-                for piece in self._api.output(path, {"stream": stream, "offset": str(end.bytes)}):
-                    write(piece)
-                    end.bytes += len(piece)
-                    end.lines += piece.count(b"\n")
+                with self._api.output(self._path, params) as stored:
+                    until = stored.size if until is None else until
+                    for piece in stored.pieces:
+                        end.add(piece[: None if until is None else until - end.bytes], write)
             except StreamBroken as broken:
                 self._pause(backoff, broken, progress=end.bytes > before)
             else:
                 if end.bytes == before:
-                    return end
+                    break
+        return end
 
     def _pause(self, backoff: Backoff, broken: StreamBroken, *, progress: bool) -> None:
         if progress:
@@ -108,7 +119,7 @@ class Backlog:
     def tail(self, stream: str, lines: int) -> tuple[bytes, End]:
         """The last lines of `stream` as it is stored now, and where that ends.
 
-        A finished command's size is known, so only as much of its end is read as the lines need.
+        Where the size is known, only as much of the end is read as the lines need.
         """
         size = self._size(stream)
         window = _FIRST_WINDOW
@@ -124,11 +135,14 @@ class Backlog:
 
     def ends(self) -> dict[str, End]:
         """How far each stream reaches now."""
-        return {name: self.copy(name, lambda _: None) for name in self._command.streams}
+        return {name: self._end(name) for name in self._command.streams}
+
+    def _end(self, stream: str) -> End:
+        size = self._size(stream)
+        return self.copy(stream, lambda _: None) if size is None else End(size)
 
     def _size(self, stream: str) -> int | None:
-        output = self._command.outcome.get("output")
-        if isinstance(output, dict) and stream == "stderr":
-            output = output.get("stderr")
-        size = output.get("bytes") if isinstance(output, dict) else None
-        return size if isinstance(size, int) else None
+        """Bytes stored now; None when they have to be read, as claude's are to count its lines."""
+        if self._command.kind == "claude":
+            return None
+        return self._api.output_size(self._path, stream)

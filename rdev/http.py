@@ -29,6 +29,7 @@ READ_S: Final = 60.0
 """A function that starts from zero answers within a few seconds; the platform cuts at 60 s."""
 PAGE_ITEMS: Final = 200
 """The largest page that the server gives."""
+SIZE_HEADER: Final = "rdev-output-size"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _STREAM_REFUSALS: Final = frozenset({400, 401, 403, 404, 405, 410, 422})
 
@@ -59,6 +60,14 @@ class Answer:
         if not isinstance(value, dict):
             raise ServerFault("the server's answer is not a JSON object")
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """A part of a stored output, and how many bytes the whole has now if the server says so."""
+
+    size: int | None
+    pieces: Iterator[bytes]
 
 
 class Api:
@@ -105,6 +114,10 @@ class Api:
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
         """GET; raises a CliError unless the answer is a success."""
         return self._request("GET", path, params=params)
+
+    def get_waiting(self, path: str, seconds: int) -> Answer:
+        """GET that the server may hold until the resource has ended (RFC 7240, `Prefer: wait`)."""
+        return self._request("GET", path, headers={"Prefer": f"wait={seconds}"})
 
     def delete(self, path: str) -> Answer:
         """DELETE; a 404 on a repetition is the success whose answer was lost."""
@@ -205,21 +218,28 @@ class Api:
         except httpx.TransportError as error:
             raise StreamBroken(_why(error)) from error
 
-    def output(self, path: str, params: Mapping[str, str]) -> Iterator[bytes]:
-        """A stored output from an offset, piece by piece; nothing when the offset is its end.
+    def output_size(self, path: str, stream: str) -> int | None:
+        """How many bytes of a stream are stored now; None when the server does not say."""
+        answer = self.get(path, {"stream": stream, "offset": "0", "limit": "1"})
+        return _size(answer.headers)
+
+    @contextmanager
+    def output(self, path: str, params: Mapping[str, str]) -> Iterator[StoredOutput]:
+        """A stored output from an offset; no bytes when the offset is its end.
 
         Raises StreamBroken when the connection failed or the server asks for patience: what was
-        yielded so far stands, ask again behind it.
+        read so far stands, ask again behind it.
         """
         headers = {"Accept": "text/plain, */*", "Accept-Encoding": "identity"}
         try:
             with self._client.stream("GET", path, params=params, headers=headers) as response:
                 self._answered = True
                 if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    yield StoredOutput(None, iter(()))
                     return
                 if response.status_code != httpx.codes.OK:
                     _refuse(response)
-                yield from response.iter_raw()
+                yield StoredOutput(_size(response.headers), response.iter_raw())
         except httpx.TransportError as error:
             raise StreamBroken(_why(error)) from error
 
@@ -257,6 +277,11 @@ def _client(server: Server, key: str | None) -> httpx.Client:
         # A proxy from the environment can only be wrong for this very machine.
         trust_env=parts.hostname not in _LOOPBACK,
     )
+
+
+def _size(headers: Mapping[str, str]) -> int | None:
+    text = headers.get(SIZE_HEADER, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _encoded(body: Mapping[str, Any] | None) -> bytes | None:

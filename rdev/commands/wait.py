@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,8 +11,12 @@ from rdev.app import App
 from rdev.follow import Discard, Follower
 from rdev.options import output_option
 from rdev.resources import Command
+from rdev.retry import Clock
 from rdev.submission import explain
 from rdev.verb import Verb
+
+HOLD_S: Final = 45
+"""The longest that the server holds a question (api.md)."""
 
 if TYPE_CHECKING:
     from rdev.http import Api
@@ -38,13 +42,30 @@ def wait(app: App, /, identifiers: tuple[str, ...], mode: str) -> int:
 
 
 def _until_ended(app: App, api: Api, command_id: str, mode: str) -> Command:
-    command = Command.parse(api.get(f"/v1/commands/{command_id}").json)
+    command = _held_until_ended(app, api, command_id)
     if not command.ended:
-        app.console.say(f"waiting for {command_id} ({command.state})")
         command = Follower(api, command_id, app.console, Discard()).run().command
     if mode == "jsonl":
         app.console.json(command.raw, compact=True)
     elif mode == "text":
         app.console.say(f"{command_id} {command.state}")
         explain(app.console, command)
+    return command
+
+
+def _held_until_ended(app: App, api: Api, command_id: str) -> Command:
+    """The command once it has ended; or as it is, when the server would not hold the question.
+
+    Asking this way transfers no output. A server that holds many questions already answers at
+    once; asking it again and again would be polling, so the events are followed then.
+    """
+    path, clock = f"/v1/commands/{command_id}", Clock()
+    command = Command.parse(api.get(path).json)
+    if not command.ended:
+        app.console.say(f"waiting for {command_id} ({command.state})")
+    held = True
+    while held and not command.ended:
+        asked = clock.now()
+        command = Command.parse(api.get_waiting(path, HOLD_S).json)
+        held = clock.now() - asked > HOLD_S / 2
     return command

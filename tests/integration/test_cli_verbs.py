@@ -60,7 +60,9 @@ def stored(**streams: bytes) -> Any:
         offset = int(seen.query["offset"])
         if offset > len(whole):
             return problem(416, "range_not_satisfiable")
-        return Reply(200, {"content-type": "text/plain"}, whole[offset:])
+        limit = int(seen.query.get("limit") or len(whole))
+        headers = {"content-type": "text/plain", "rdev-output-size": str(len(whole))}
+        return Reply(200, headers, whole[offset : offset + limit])
 
     return step
 
@@ -190,19 +192,49 @@ def test_logs_go_on_behind_a_cut(server: ScriptedServer, capfdbinary: Captured) 
     server.on("GET", OUTPUT, cut, stored(merged=whole))
     assert main(["logs", COMMAND_ID]) == 0
     assert capfdbinary.readouterr().out == whole
-    assert [seen.query["offset"] for seen in server.of("GET", OUTPUT)] == ["0", "4", "10"]
+    assert [seen.query["offset"] for seen in server.of("GET", OUTPUT)] == ["0", "4"]
+
+
+def test_logs_come_in_pages_from_a_server_that_does_not_say_the_size(
+    server: ScriptedServer, capfdbinary: Captured
+) -> None:
+    """Without a size, output is asked for until no more comes."""
+
+    def paged(seen: Seen) -> Reply:
+        offset = int(seen.query["offset"])
+        return Reply(200, {}, b"0123456789"[offset : offset + 3])
+
+    server.on("GET", COMMAND, answer(ended(spec={"script": "x"})))
+    server.on("GET", OUTPUT, paged)
+    assert main(["logs", COMMAND_ID]) == 0
+    assert main(["logs", "-n", "1", COMMAND_ID]) == 0
+    assert capfdbinary.readouterr().out == b"0123456789" * 2
+
+
+def test_logs_end_though_the_command_goes_on_printing(
+    server: ScriptedServer, capfdbinary: Captured
+) -> None:
+    """Without -f, what counts is the output at the time of asking."""
+
+    def growing(seen: Seen) -> Reply:
+        size = 4 + len(server.seen)
+        offset = int(seen.query["offset"])
+        return Reply(200, {"rdev-output-size": str(size)}, b"y\n" * 50 if offset else b"y\ny\n")
+
+    server.on("GET", COMMAND, answer(command("running", spec={"script": "yes"})))
+    server.on("GET", OUTPUT, growing)
+    assert main(["logs", COMMAND_ID]) == 0
+    assert capfdbinary.readouterr().out == b"y\ny\ny"
 
 
 def test_the_last_lines_need_only_the_end(server: ScriptedServer, capfdbinary: Captured) -> None:
-    """-n of a long finished output reads its end and not all of it."""
+    """-n of a long output reads its end and not all of it."""
     whole = b"".join(b"%09d\n" % n for n in range(100_000))
-    found = ended(spec={"script": "x"})
-    found["outcome"]["output"] = {"bytes": len(whole)}
-    server.on("GET", COMMAND, answer(found))
+    server.on("GET", COMMAND, answer(command("running", spec={"script": "x"})))
     server.on("GET", OUTPUT, stored(merged=whole))
     assert main(["logs", "-n", "2", COMMAND_ID]) == 0
     assert capfdbinary.readouterr().out == b"000099998\n000099999\n"
-    assert int(server.of("GET", OUTPUT)[0].query["offset"]) > len(whole) - 100_000
+    assert int(server.of("GET", OUTPUT)[-1].query["offset"]) > len(whole) - 100_000
 
 
 def test_the_last_lines_and_what_follows(server: ScriptedServer, capfdbinary: Captured) -> None:
@@ -290,8 +322,20 @@ def test_wait_ends_with_the_first_failure(server: ScriptedServer, capfdbinary: C
     assert [json.loads(line)["id"] for line in lines] == [COMMAND_ID, OTHER_ID]
 
 
+def test_wait_asks_the_server_to_hold_the_question(
+    server: ScriptedServer, capfdbinary: Captured
+) -> None:
+    """The end is told without a byte of output being transferred."""
+    server.on(
+        "GET", COMMAND, answer(command("running")), answer(ended("failed", "exit_nonzero", 6))
+    )
+    assert main(["wait", COMMAND_ID]) == 6
+    assert [seen.headers.get("prefer") for seen in server.seen] == [None, "wait=45"]
+    assert capfdbinary.readouterr() == (b"", b"")
+
+
 def test_wait_for_a_success_is_0(server: ScriptedServer, capfdbinary: Captured) -> None:
-    """Waiting prints no output of the command."""
+    """A server that holds no more questions is not polled: the events are followed, unseen."""
     server.on("GET", COMMAND, answer(command("running")))
     server.on("GET", STREAM, replay(events("much output\n")))
     assert main(["wait", COMMAND_ID]) == 0
