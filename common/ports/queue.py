@@ -75,8 +75,8 @@ class Queue(Protocol):
         """claude's newest stored result line, for a follower that came after it was read."""
         ...
 
-    def mark_running(self, command_id: UUID, token: int) -> None:
-        """claimed → running, with its event; a running command stays as it is. Raises LeaseLost."""
+    def mark_running(self, command_id: UUID, token: int) -> UUID:
+        """claimed → running: the outbox id of its event; a running command stays. Raises LeaseLost."""
         ...
 
     def finish(

@@ -230,8 +230,9 @@ class Follower:
 
     def _launched_now(self) -> None:
         if self.command.started_at is None:
-            self._queue.mark_running(self.command.id, self.token)
+            event = self._queue.mark_running(self.command.id, self.token)
             self._wakeups.state(self.command.id, self.command.project)
+            self._relay.soon(event)
         with self._cancel_lock:
             self._launched = True
             asked = self._cancel

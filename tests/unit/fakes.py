@@ -13,10 +13,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from common.domain import identifiers
+from common.domain import identifiers, keys
 from common.domain.command import (
     ACTIVE,
     Command,
@@ -29,11 +30,12 @@ from common.domain.command import (
 )
 from common.domain.errors import Unavailable
 from common.domain.events import AGENT, END, NewEvent
-from common.domain.keys import Caller
+from common.domain.keys import ApiKey, Caller
 from common.domain.launch import run_id
-from common.domain.project import Phase, Project
+from common.domain.project import FoundProject, Phase, Project
 from common.domain.workspace import Place
 from common.ports.commands import Cancelled, Filter, Idempotency, Origin, Segment, Submitted
+from common.ports.keys import CreatedKey, Grant
 from common.ports.outbox import OutgoingEvent
 from common.ports.queue import Claim, Held, LeaseLost
 
@@ -166,12 +168,13 @@ class FakeQueue:
                 return dict(line)
         return None
 
-    def mark_running(self, command_id: UUID, token: int) -> None:
+    def mark_running(self, command_id: UUID, token: int) -> UUID:
         row = self._row(command_id, token)
         if row.command.started_at is None:
             row.command = replace(row.command, started_at=datetime.now(UTC))
             if row.command.state is State.CLAIMED:
                 self._move(row, State.RUNNING)
+        return uuid4()
 
     def finish(
         self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
@@ -468,3 +471,133 @@ class FakeCommands:
 
     def last_activity(self, command_id: UUID) -> datetime | None:
         return None
+
+
+class FakeKeys:
+    """Keys by hash; authorises by scope, address and a count that a test sets."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, ApiKey] = {}
+        self.remaining: int | None = None
+        self.away = False
+        self.counted: list[bool] = []
+        self.revoked: list[UUID] = []
+        self.replays: ApiKey | None = None
+
+    def make(self, *scopes: str, projects: set[str] | None = None, **more: Any) -> str:
+        """A new key's text."""
+        text = keys.new_key()
+        self.rows[keys.hash_of(text)] = ApiKey(
+            identifiers.new_id(),
+            "test",
+            keys.prefix_of(text),
+            frozenset(scopes),
+            frozenset(projects) if projects is not None else None,
+            more.pop("allowed_ips", ()),
+            more.pop("rate_limit", None),
+            None,
+            AT,
+            **more,
+        )
+        return text
+
+    def authorise(
+        self, key_hash: bytes, scopes: Sequence[str], ip: str | None, *, counts: bool
+    ) -> Grant:
+        if self.away:
+            raise Unavailable("the database does not answer")
+        key = self.rows.get(key_hash)
+        if key is None:
+            return Grant("unknown", None)
+        caller = Caller(
+            key.id,
+            key.name,
+            key.scopes,
+            key.projects,
+            rate_limit=key.rate_limit,
+            allowed_ips=key.allowed_ips,
+            expires_at=key.expires_at,
+        )
+        if key.allowed_ips and (
+            ip is None or not any(ip_address(ip) in ip_network(n) for n in key.allowed_ips)
+        ):
+            return Grant("ip", caller)
+        if scopes and not key.scopes & set(scopes):
+            return Grant("scope", caller)
+        self.counted.append(counts)
+        if self.remaining == 0:
+            return Grant("limited", caller, 0, 30.5)
+        return Grant("ok", caller, self.remaining, 30.5 if self.remaining is not None else None)
+
+    def create(
+        self,
+        key: ApiKey,
+        key_hash: bytes,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
+    ) -> CreatedKey:
+        if self.replays is not None:
+            return CreatedKey(self.replays, replayed=True)
+        self.rows[key_hash] = key
+        return CreatedKey(key, replayed=False)
+
+    def ensure_admin(self, key: ApiKey, key_hash: bytes) -> None:
+        self.rows[key_hash] = key
+
+    def get(self, key_id: UUID) -> ApiKey | None:
+        return next((k for k in self.rows.values() if k.id == key_id), None)
+
+    def list(self, before: UUID | None, limit: int) -> builtins.list[ApiKey]:
+        newest = sorted(self.rows.values(), key=lambda k: k.id, reverse=True)
+        return [k for k in newest if before is None or k.id < before][:limit]
+
+    def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
+        self.revoked.append(key_id)
+        return True
+
+
+class FakeProjects:
+    def __init__(self, *names: str) -> None:
+        self.rows = [project(name) for name in names]
+
+    def list(self) -> builtins.list[Project]:
+        return self.rows
+
+    def get(self, name: str) -> Project | None:
+        return next((p for p in self.rows if p.name == name), None)
+
+    def sync(
+        self, found: Sequence[FoundProject], source: str
+    ) -> tuple[builtins.list[str], builtins.list[str]]:
+        return [], []
+
+
+class FakeTailer:
+    """Ends when a test says so, or raises what it says."""
+
+    def __init__(self) -> None:
+        self.end: Command | None = None
+        self.error: Exception | None = None
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def wait_for_end(self, command_id: UUID, seconds: float) -> Command | None:
+        self.asked.append((command_id, seconds))
+        if self.error is not None:
+            raise self.error
+        return self.end
+
+    async def follow(
+        self, command_id: UUID, caller: Caller, last_event_id: str | None = None
+    ) -> Any:
+        self.asked.append((command_id, last_event_id))
+        raise self.error or AssertionError("nothing to follow")
+
+    async def follow_project(
+        self, project: str, last_event_id: str | None = None, *, output: bool = False
+    ) -> Any:
+        self.asked.append((project, last_event_id, output))
+        raise self.error or AssertionError("nothing to follow")
+
+    async def close(self) -> None:
+        self.asked.append(("closed",))

@@ -185,7 +185,7 @@ def test_a_command_runs_from_claim_to_end(world: World) -> None:
     assert row.bytes_of("merged") == b"hello\n"
     assert ended(row) == ("succeeded", "exit_zero")
     assert outcome(row)["output"]["bytes"] == 6
-    assert len(world.relay.asked) == 1
+    assert len(world.relay.asked) == 2  # started, succeeded
     assert len(world.started) == 1
 
 

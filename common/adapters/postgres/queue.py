@@ -72,10 +72,12 @@ class PgQueue:
         mode: str | None = answer["cancel_mode"]
         return mode
 
-    def mark_running(self, command_id: UUID, token: int) -> None:
-        answer = self._db.one("mark_running", id=command_id, token=token, event=new_id())
+    def mark_running(self, command_id: UUID, token: int) -> UUID:
+        event = new_id()
+        answer = self._db.one("mark_running", id=command_id, token=token, event=event)
         if not (answer and answer["held"]):
             raise LeaseLost
+        return event
 
     def finish(
         self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
