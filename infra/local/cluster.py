@@ -96,7 +96,8 @@ class Cluster:
         faults = Faults.parse(self._settings.broker_faults)
         self.broker = Broker(triggers, to_functions, on_event=display.show_event, faults=faults)
         sender = EventSender(self.functions, background=True)
-        self.ticker = Ticker(self._manifests.sources, sender, self._settings.tick_s)
+        ticks = self._manifests.sources
+        self.ticker = Ticker(ticks, sender, self._settings.tick_s, self._is_quiet)
         self._url = f"http://127.0.0.1:{public.getsockname()[1]}"
         self.gateway = Gateway(self.functions, self.broker.ingress)
         await self._serve(public, self.gateway.public)
@@ -157,7 +158,18 @@ class Cluster:
             return source
         return str(self._settings.root / source.removeprefix(_IMAGE_ROOT))
 
+    def _is_quiet(self) -> bool:
+        """Nothing runs but what ticks and min-scale keep, and no event is on its way."""
+        ticking = {source.sink.service for source in self._manifests.sources}
+        running = [
+            one
+            for name, one in self.functions.items()
+            if name not in ticking and len(one.instances) > one.spec.min_scale
+        ]
+        return not running and not self.broker.pending
+
     def _instances_changed(self) -> None:
+        self.ticker.activity()
         self._status_file.write(self.functions, self._url)
 
     def _function_died(self, name: str) -> None:

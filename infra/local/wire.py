@@ -3,7 +3,7 @@
 Written by hand on httptools because the gateway adds to every request of every function: an ASGI
 server plus an HTTP client cost several times as much per request, and hide the two things a proxy
 needs: back-pressure from one connection to the other, and the moment a peer goes away. The
-decision is docs/decisions/0015-local-gateway.md.
+decision is docs/decisions/0007-local-gateway.md.
 
 A body read by one side is paused at `HIGH_WATER` bytes until the other side has taken them.
 """
