@@ -100,12 +100,9 @@ class StreamEnded(Exception):
 class StreamBroken(Exception):
     """This connection is of no more use; another one may be.
 
-    `retry_after_s` is what the server asked for, `status` its HTTP status if it gave one.
+    `retry_after_s` is what the server asked for.
     """
 
-    def __init__(
-        self, reason: str, *, retry_after_s: float | None = None, status: int | None = None
-    ) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
-        self.status = status

@@ -313,7 +313,7 @@ def _refuse(response: httpx.Response) -> None:
     if response.status_code in _STREAM_REFUSALS or response.status_code < 400:
         raise error
     asked_s = problems.retry_after_s(response.headers.get("retry-after"))
-    raise StreamBroken(str(error), retry_after_s=asked_s, status=response.status_code)
+    raise StreamBroken(str(error), retry_after_s=asked_s)
 
 
 def _why(error: httpx.RequestError) -> str:

@@ -374,3 +374,40 @@ def test_sends_the_key_in_a_header_only(
     follow(server, listener, pauses)
     assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
     assert server.seen[0].query == {}
+
+
+def test_says_what_the_server_warns_of_and_what_claude_waits_for(
+    server: ScriptedServer, listener: Listener, pauses: Pauses
+) -> None:
+    """Warnings and open approvals reach the person, without steering the terminal."""
+    wire = block(1, "warning", message="the disk is\x1b[2J nearly full")
+    wire += block(2, "approval", state="pending", tool_name="Bash")
+    wire += block(3, "approval", state="allowed", tool_name="Bash") + block(4, "end", **ended())
+    server.on("GET", STREAM, sse(wire))
+    follow(server, listener, pauses)
+    assert listener.said == [
+        "warning: the disk is[2J nearly full",
+        "claude waits for somebody to approve Bash",
+    ]
+
+
+def test_an_event_without_end_is_a_server_fault(
+    server: ScriptedServer,
+    listener: Listener,
+    pauses: Pauses,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A line that never ends fills no memory."""
+    monkeypatch.setattr("rdev.sse.Parser.__init__.__kwdefaults__", {"max_event_bytes": 1000})
+    server.on("GET", STREAM, sse(b"data: " + b"x" * 10_000))
+    with pytest.raises(ServerFault, match="longer than 1000 bytes"):
+        follow(server, listener, pauses)
+
+
+def test_an_end_that_is_none_asks_the_command(
+    server: ScriptedServer, listener: Listener, pauses: Pauses
+) -> None:
+    """Only a terminal state is an outcome; anything else is looked up."""
+    server.on("GET", STREAM, sse(block(1, "end", **command("running"))))
+    server.on("GET", COMMAND, answer(ended("failed", "exit_nonzero", 5)))
+    assert follow(server, listener, pauses).exit_code == 5

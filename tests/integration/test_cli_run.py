@@ -36,7 +36,7 @@ from tests.integration.cli_server import (
 
 STREAM = f"/v1/streams/commands/{COMMAND_ID}"
 CANCEL = f"/v1/commands/{COMMAND_ID}/cancel"
-RDEV = [sys.executable, "-m", "rdev.main"]
+RDEV = [sys.executable, "-m", "rdev"]
 
 
 @pytest.fixture
@@ -47,7 +47,10 @@ def server() -> Iterator[ScriptedServer]:
 
 
 def environment(server: ScriptedServer, tmp_path: Path, **more: str) -> dict[str, str]:
+    # What a coverage run hands to child processes is no configuration of rdev's.
+    measured = {name: text for name, text in os.environ.items() if name.startswith("COVERAGE_")}
     return {
+        **measured,
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
         "RDEV_URL": server.url,
@@ -306,7 +309,8 @@ def test_works_beside_rdev_up_without_configuration(server: ScriptedServer, tmp_
     (home / "url").write_text(server.url)
     (home / "admin.key").write_text(KEY)
     server.on("GET", STREAM, replay(events("hi\n")))
-    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    env = environment(server, tmp_path)
+    del env["RDEV_URL"], env["RDEV_API_KEY"]
     argv = [*RDEV, "run", "-p", "demo", "--", "true"]
     done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hi\n", b"")
@@ -521,3 +525,37 @@ def test_retry_follows_the_new_command(server: ScriptedServer, tmp_path: Path) -
     assert (done.returncode, done.stdout) == (0, b"again\n")
     assert server.of("POST", path)[0].json == {"env": {"A": "b"}}
     assert len({s.headers["idempotency-key"] for s in server.of("POST", path)}) == 1
+
+
+def test_a_reader_that_leaves_a_terminal_is_told_how_to_come_back(
+    server: ScriptedServer, tmp_path: Path, terminal: Terminal
+) -> None:
+    """Where Ctrl-C would ask, a closed pipe cancels nothing: the person learns what still runs."""
+    server.on("GET", STREAM, replay(events(*["y\n" * 30_000] * 10)))
+    argv = ["run", "-p", "demo", "--", "yes"]
+    with start(server, tmp_path, *argv, stderr=terminal.inside) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"y\n"
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+        terminal.read_until(f"rdev cancel {COMMAND_ID}")
+    assert server.of("POST", CANCEL) == []
+
+
+def test_a_cancel_that_is_refused_is_said(server: ScriptedServer, tmp_path: Path) -> None:
+    """Ctrl-C that could not cancel says so, and goes on following."""
+    blocks = events("working\n", "still working\n")
+    server.on("POST", CANCEL, problem(403, "forbidden"))
+
+    def stream(seen: Seen) -> Reply:
+        if server.of("POST", CANCEL):
+            return sse(after(blocks, seen))
+        return sse(b"retry: 50\n\n" + after(blocks[:3], seen))
+
+    server.on("GET", STREAM, stream)
+    with start(server, tmp_path, "run", "-p", "demo", "--", "sleep", "9") as process:
+        server.wait_for("GET", STREAM, 2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out, process.returncode) == (b"working\nstill working\n", 0)
+    assert b"could not cancel" in err

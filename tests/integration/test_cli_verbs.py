@@ -501,3 +501,115 @@ def test_no_key_is_77(
     assert main(["ps"]) == 77
     assert b"rdev login" in capfdbinary.readouterr().err
     assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "path"),
+    [
+        (["ps", "-o", "jsonl"], "/v1/commands"),
+        (["projects", "ls", "-o", "jsonl"], "/v1/projects"),
+        (["keys", "ls", "-o", "jsonl"], "/v1/keys"),
+    ],
+)
+def test_lists_as_json_lines_hold_what_the_server_said(
+    server: ScriptedServer, capfdbinary: Captured, argv: list[str], path: str
+) -> None:
+    """One resource a line, fields of a newer server included."""
+    items = [{**command(), "name": "demo", "new_field": n} for n in range(2)]
+    server.on("GET", path, page(*items))
+    assert main(argv) == 0
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == items
+    assert main([*argv[:-1], "json"]) == 0
+    assert json.loads(capfdbinary.readouterr().out) == {"items": items}
+
+
+def test_one_resource_as_json_is_one_document(
+    server: ScriptedServer, capfdbinary: Captured
+) -> None:
+    """show, cancel, wait, keys create: json is one document, jsonl one line."""
+    server.on("GET", COMMAND, answer(ended()))
+    server.on("POST", f"{COMMAND}/cancel", answer(ended()))
+    server.on("GET", "/v1/projects/demo", answer({"name": "demo"}))
+    server.on("POST", "/v1/keys", answer({"id": "key_1", "key": "rdev_new"}, 201))
+    created = ["keys", "create", "ci", "--scope", "commands:read"]
+    many = {"items": [ended()]}
+    for argv, expected in (
+        (["show", COMMAND_ID], ended()),
+        (["cancel", COMMAND_ID], many),
+        (["wait", COMMAND_ID], many),
+        (["projects", "show", "demo"], {"name": "demo"}),
+        (created, {"id": "key_1", "key": "rdev_new"}),
+    ):
+        assert main([*argv, "-o", "json"]) == 0
+        assert json.loads(capfdbinary.readouterr().out) == expected
+        assert main([*argv, "-o", "jsonl"]) == 0
+        line = capfdbinary.readouterr().out
+        assert line.count(b"\n") == 1
+        assert json.loads(line) == (expected if expected is not many else ended())
+
+
+def test_show_tells_what_claude_did(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """Session, turns, cost and answer of a claude command."""
+    found = ended(kind="claude", spec={"prompt": "Why?"}, started_at="2026-01-01T00:00:01Z")
+    found["finished_at"] = "2026-01-01T00:02:01Z"
+    found["outcome"]["orphans_killed"] = 2
+    found["outcome"]["output"] = {
+        "bytes": 1, "sha256": "a", "truncated": True, "stderr": {"bytes": 0, "sha256": "b"},
+    }  # fmt: skip
+    found["outcome"]["agent"] = {
+        "session_id": "s1", "num_turns": 2, "cost_usd": 0.5, "result": "Because\nso",
+    }  # fmt: skip
+    server.on("GET", COMMAND, answer(found))
+    assert main(["show", COMMAND_ID]) == 0
+    text = capfdbinary.readouterr().out.decode()
+    for part in ("s1", "$0.5000", "Because so", "2m", "cut at the limit", "2 processes, killed"):
+        assert part in text
+
+
+@pytest.mark.parametrize("text", ['{"a"', "[]", "@nowhere.json"])
+def test_claude_options_that_are_no_json_are_64(
+    server: ScriptedServer, capfdbinary: Captured, text: str
+) -> None:
+    """A schema that cannot be read is refused before anything is submitted."""
+    assert main(["claude", "-p", "demo", "--json-schema", text, "Go"]) == 64
+    assert server.seen == []
+    assert b"--json-schema" in capfdbinary.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--session", "s1", "--continue", "Go"],
+        ["--fork", "Go"],
+        ["--if-session-busy", "queue", "Go"],
+        ["   "],
+        ["a\udcff"],
+    ],
+)
+def test_claude_options_that_contradict_are_64(
+    server: ScriptedServer, capfdbinary: Captured, argv: list[str]
+) -> None:
+    """Options about a session need a session, and a prompt needs words."""
+    assert main(["claude", "-p", "demo", *argv]) == 64
+    assert server.seen == []
+    del capfdbinary
+
+
+def test_nothing_to_continue_is_said(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """--continue without an earlier session starts no new one in silence."""
+    server.on("GET", "/v1/commands", page())
+    assert main(["claude", "-p", "demo", "--continue", "Go"]) == 64
+    assert b"no session" in capfdbinary.readouterr().err
+
+
+def test_reads_a_schema_from_a_file(
+    server: ScriptedServer, tmp_path: Path, capfdbinary: Captured
+) -> None:
+    """@FILE keeps long JSON off the command line."""
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    server.on("POST", "/v1/commands", answer(command(kind="claude"), 202))
+    argv = ["claude", "-d", "-p", "demo", "--json-schema", "@schema.json", "Go"]
+    assert main(argv) == 0
+    assert server.seen[0].json["options"] == {"json_schema": {"type": "object"}}
+    assert capfdbinary.readouterr().out == f"{COMMAND_ID}\n".encode()

@@ -12,6 +12,7 @@ from rdev.commands import up
 from rdev.commands.whoami import key_prefix
 from rdev.errors import ServerFault, WrongUsage
 from rdev.events import CommandEvent
+from rdev.main import main
 from rdev.queue_notice import why_waiting
 from rdev.resources import Command
 from rdev.table import render
@@ -114,3 +115,20 @@ def test_up_without_a_server_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "infra.local.main", raising=False)
     with pytest.raises(WrongUsage, match="only the command line"):
         up._run_local([])
+
+
+def test_up_is_reached_through_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each option of `rdev up` arrives, and the runner's exit code is ours."""
+    seen: list[list[str]] = []
+
+    class Runner:
+        @staticmethod
+        def main(argv: list[str]) -> int:
+            seen.append(argv)
+            return 1
+
+    monkeypatch.setitem(sys.modules, "infra.local.main", Runner)
+    argv = ["--port", "0", "--home", "h", "--keep-running", "--json"]
+    assert main(["up", *argv]) == 1
+    assert main(["up"]) == 1
+    assert seen == [argv, []]
