@@ -192,9 +192,12 @@ class App:
 
     @cached_property
     def wakeups(self) -> Wakeups:
+        from common.services.background import Background
         from common.services.wakeups import Wakeups
 
-        return Wakeups(self.signals)
+        sender = Background("wakeups")
+        self.closing.append(sender)
+        return Wakeups(self.signals, sender)
 
     @cached_property
     def timers(self) -> Timers:

@@ -213,7 +213,6 @@ class Follower:
             return self._lost(Reason.WORKSPACE_GONE)
         if status.exit is not None and status.exit.reason == "start_failed":
             return conclude(self.command.kind, status.exit, None, separate=self._separate)
-        self._launched_now()
         final = self._pump(first)
         if final.state is RunState.DONE and final.exit is not None:
             return self._concluded(final)
@@ -254,9 +253,10 @@ class Follower:
             )
             for stream, output in self._sources(first)
         ]
-        for reader in readers:
+        for reader in readers:  # they read while `running` is being written
             reader.start()
         try:
+            self._launched_now()
             while (events := ingest.batch()) is not None:
                 self._append(events)
         finally:

@@ -103,7 +103,7 @@ class Runner:
     # -- claiming ------------------------------------------------------------------------------
 
     def ring(self, project: str | None) -> int:
-        """Look for work: adopt what lost its runner, then claim; answers how much was taken on.
+        """Look for work: claim, then adopt what lost its runner; answers how much was taken on.
 
         Raises Unavailable when the database cannot be asked.
         """
@@ -111,9 +111,9 @@ class Runner:
         with self._pass:
             if self._stopping.is_set():
                 return 0
-            taken += self._adopt()
-            if project is not None:
+            if project is not None:  # first, since somebody waits for its first byte
                 taken += self._claim(project)
+            taken += self._adopt()
         return taken
 
     def _adopt(self) -> int:

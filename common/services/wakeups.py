@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
@@ -19,11 +20,18 @@ PER_COMMAND_S: Final = 0.1
 PER_PROCESS: Final = 20
 
 
-class Wakeups:
-    """Throttled notifications of one process."""
+def _at_once(work: Callable[[], object]) -> None:
+    work()
 
-    def __init__(self, sender: Signals) -> None:
+
+class Wakeups:
+    """Throttled notifications of one process; `later` sends them without anybody waiting."""
+
+    def __init__(
+        self, sender: Signals, later: Callable[[Callable[[], object]], object] = _at_once
+    ) -> None:
         self._signals = sender
+        self._later = later
         self._last: dict[UUID, float] = {}
         self._tokens = float(PER_PROCESS)
         self._refilled = time.monotonic()
@@ -36,11 +44,12 @@ class Wakeups:
 
     def state(self, command_id: UUID, project: str) -> None:
         """A command changed its state: always said."""
-        self._signals.notify(signals.OUTPUT, f"{command_id.hex} {project}")
+        payload = f"{command_id.hex} {project}"
+        self._later(lambda: self._signals.notify(signals.OUTPUT, payload))
 
     def control(self, command_id: UUID) -> None:
         """A cancel was requested: the runner that follows the command listens."""
-        self._signals.notify(signals.CONTROL, command_id.hex)
+        self._later(lambda: self._signals.notify(signals.CONTROL, command_id.hex))
 
     def forget(self, command_id: UUID) -> None:
         """A command has ended."""

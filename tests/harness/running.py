@@ -178,22 +178,27 @@ class Rdev:
 
     def follow(self, command_id: str, patience_s: float = PATIENCE_S) -> list[dict[str, Any]]:
         """All events to the end, resuming over whatever breaks in between."""
-        seen: list[dict[str, Any]] = []
+        return list(self.following(command_id, patience_s))
+
+    def following(
+        self, command_id: str, patience_s: float = PATIENCE_S
+    ) -> Iterator[dict[str, Any]]:
+        """Events as they come, to the end, resuming over whatever breaks in between."""
         last: str | None = None
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             try:
                 with self.opened(f"/v1/streams/commands/{command_id}", last) as events:
                     if events.status == 204:
-                        return seen
+                        return
                     for event in events:
-                        seen.append(event)
                         last = event["id"]
+                        yield event
                         if event["event"] == "end":
-                            return seen
+                            return
             except httpx.HTTPError:
                 time.sleep(0.05)
-        raise AssertionError(f"{command_id} did not end within {patience_s:g} s: {seen[-3:]}")
+        raise AssertionError(f"{command_id} did not end within {patience_s:g} s, last id {last}")
 
 
 class Events:

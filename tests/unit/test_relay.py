@@ -46,7 +46,7 @@ def test_rows_are_published_and_forgotten(world: World) -> None:
 def test_nothing_to_publish_starts_nothing(world: World) -> None:
     """No row, no thread."""
     world.relay.soon(None)
-    assert world.relay._thread is None
+    assert world.relay._later._thread is None
     world.relay.close()
 
 
