@@ -502,15 +502,11 @@ def test_says_why_a_command_waits(
     project = {"name": "demo", "running": 5, "max_concurrent_commands": 5, "paused": False}
     server.on("GET", "/v1/projects/demo", answer(project))
     blocks = events("done\n")
-
-    def stream(seen: Seen) -> Reply:
-        asked = server.of("GET", "/v1/projects/demo")
-        return sse(after(blocks, seen)) if asked else sse(b"retry: 50\n\n" + blocks[0])
-
-    server.on("GET", STREAM, stream)
+    server.on("GET", STREAM, sse(b"retry: 50\n\n" + blocks[0]), sse(b"retry: 50\n\n: full\n\n"))
     argv = ["run", "-p", "demo", "--", "true"]
     with start(server, tmp_path, *argv, stderr=terminal.inside) as process:
         terminal.read_until("queued at position 1: demo runs 5 of at most 5 commands")
+        server.on("GET", STREAM, replay(blocks))
         terminal.read_until("started")
         assert process.wait(timeout=60) == 0
 
