@@ -231,7 +231,7 @@ class Follower:
         if self.command.started_at is None:
             event = self._queue.mark_running(self.command.id, self.token)
             self._wakeups.state(self.command.id, self.command.project)
-            self._relay.soon(event)
+            self._relay.presently(event)
         with self._cancel_lock:
             self._launched = True
             asked = self._cancel

@@ -7,6 +7,7 @@ broker.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from uuid import UUID
@@ -19,6 +20,7 @@ from common.services.background import Background
 FAILURES_BEFORE_REST = 5
 REST_S = 10.0
 LEFTOVERS = 50
+MOMENT_S = 0.2
 
 log = telemetry.logger("rdev.relay")
 
@@ -38,6 +40,12 @@ class Relay:
         wanted = [i for i in ids if i is not None]
         if wanted:
             self._later(lambda: self._own(wanted))
+
+    def presently(self, *ids: UUID | None) -> None:
+        """Publish these rows in a moment: nobody acts on them, and a first output byte is due."""
+        timer = threading.Timer(MOMENT_S, self.soon, ids)
+        timer.daemon = True
+        timer.start()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Publish what is waiting, then stop."""

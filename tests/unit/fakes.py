@@ -321,6 +321,8 @@ class FakeRelay:
     def soon(self, *ids: UUID | None) -> None:
         self.asked += [i for i in ids if i is not None]
 
+    presently = soon
+
     def leftovers(self) -> int:
         return 0
 

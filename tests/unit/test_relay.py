@@ -152,3 +152,22 @@ def test_closing_twice_is_closing_once(world: World) -> None:
     world.relay.soon(IDS[1])
     world.relay.close()
     assert world.publisher.published[-1].id == IDS[1]
+
+
+def test_what_nobody_acts_on_is_published_a_moment_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment over, it goes out like any other."""
+    published = threading.Event()
+    publish = world.publisher.publish
+
+    def telling(event: OutgoingEvent) -> None:
+        publish(event)
+        published.set()
+
+    monkeypatch.setattr(world.publisher, "publish", telling)
+    monkeypatch.setattr(world.outbox, "take_left", lambda _limit: [])
+    world.relay.presently(IDS[0])
+    assert published.wait(30)
+    world.relay.close()
+    assert [e.id for e in world.publisher.published] == IDS[:1]
