@@ -32,6 +32,7 @@ _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_MAX = 103
 _START_TIMEOUT_S = 30.0
 _LOG_MAX_BYTES = 8 * 1024 * 1024
+_LAST_WORDS = 600  # characters of the log that one failed start writes
 _POLL_S = 0.005  # postmaster.pid can only be polled; a warm start takes about 50 ms
 _UNSHARE = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
 
@@ -103,9 +104,10 @@ class EmbeddedPostgres:
         self._wait_for_predecessor(deadline)
         if not (self._data / "PG_VERSION").exists():
             self._create()
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._launch(deadline):
             # The backends of a killed postmaster need a moment to notice that they are orphans.
-            if time.monotonic() > deadline:
+            if not self._said_in_use() or time.monotonic() > deadline:
                 raise PostgresError(f"PostgreSQL does not start: {self._last_log_line()}")
             time.sleep(_POLL_S * 10)
 
@@ -210,6 +212,11 @@ class EmbeddedPostgres:
         path = self._home / "postgres.log"
         too_long = path.exists() and path.stat().st_size > _LOG_MAX_BYTES
         return path.open("wb" if too_long else "ab")
+
+    def _said_in_use(self) -> bool:
+        """Tell whether the server's last words were that another one's remains are in its way."""
+        log_text = (self._home / "postgres.log").read_text(errors="replace")
+        return any(sign in log_text[-_LAST_WORDS:] for sign in ("shared memory block", "lock file"))
 
     def _last_log_line(self) -> str:
         lines = (self._home / "postgres.log").read_text(errors="replace").strip().splitlines()
