@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def test_root_without_user_namespaces_runs_it_as_nobody(
     with EmbeddedPostgres(tmp_path, FAST) as server:
         assert query(server, "SELECT 1") == [[1]]
         assert psutil.Process(server.pid).username() == "nobody"
+    shutil.rmtree(server._identity.place.parent)
 
 
 _PARENT = """
