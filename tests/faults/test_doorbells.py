@@ -1,4 +1,4 @@
-"""Events only say "look": dropped, doubled or reordered, they change nothing but the time it takes."""
+"""Events only say "look": dropped, doubled or reordered, they cost nothing but time."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ ORIGIN = Origin("req_test")
 
 
 class House:
-    """One database and home, with a caller who may do everything and as many Apps as a test wants."""
+    """One database and home, a caller who may do everything, and as many Apps as wanted."""
 
     def __init__(self, database_url: str, home: Path) -> None:
         self.home = home
@@ -117,7 +117,7 @@ def test_cancelled_between_claim_and_start_never_runs(
 def test_adopted_between_claim_and_start_runs_once(
     house: House, stopped_runner: tuple[UUID, Path, subprocess.Popen[bytes]]
 ) -> None:
-    """Adopted while its runner is stopped: the adopter starts it, the first attaches and is fenced."""
+    """Adopted while its runner is stopped: the adopter starts it, and the first is fenced."""
     command_id, canary, process = stopped_runner
     house.let_leases_run_out()
     house.app.runner.start()
@@ -151,7 +151,7 @@ class LosesTheAnswer:
 
 
 def test_an_ambiguous_start_is_attached_to(house: House) -> None:
-    """When nobody knows whether it started, asking again attaches: it ran once, with all its output."""
+    """When nobody knows whether it started, asking again attaches: it ran once."""
     canary = house.home / "canary"
     house.app.__dict__["workspace"] = LosesTheAnswer(house.app.workspace, losses=2)
     command_id = house.submit(f"echo ran >> {canary}; echo one; sleep 0.5; echo two")

@@ -1,4 +1,4 @@
-"""The yardstick: a POST that inserts one row, through bare starlette and uvicorn, in its own process."""
+"""The yardstick: a POST that inserts one row, through bare starlette, in its own process."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def serve() -> None:
     from common.adapters.postgres.connection import Connection
     from common.adapters.postgres.target import Target
 
-    connection = Connection(
-        Target.parse(os.environ["RDEV_DATABASE_URL"]), application_name="bare"
-    )
+    connection = Connection(Target.parse(os.environ["RDEV_DATABASE_URL"]), application_name="bare")
     connection.script("CREATE TABLE IF NOT EXISTS bare (id bigserial PRIMARY KEY, body jsonb)")
     statement = connection.session.prepare("INSERT INTO bare (body) VALUES (:body)")
 

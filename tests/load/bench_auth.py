@@ -1,4 +1,4 @@
-"""Authentication overhead: the same request with a key and without, warm, through the function's port.
+"""Authentication overhead: a request with a key and one that needs none, warm.
 
 `/v1/projects/none` answers 404 after authorising; an unknown path answers 404 before. What lies
 between the two is the one database call that authorises.
