@@ -10,6 +10,7 @@ from typing import Any
 import functions_framework.aio
 import httpx
 import pytest
+import structlog
 from starlette.types import ASGIApp
 
 import common.bootstrap
@@ -18,6 +19,16 @@ from common.settings import Settings, read
 from tests.unit import fakes
 
 FUNCTIONS = Path(__file__).parents[2] / "functions"
+
+# The console's tracebacks show locals and take a second each; ours never do (adapters/telemetry).
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(default=repr),
+    ]
+)
 
 
 class Client:
