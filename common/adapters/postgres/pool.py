@@ -127,8 +127,17 @@ class Database:
         return self._open
 
     def _statement(self, name: str, parameters: dict[str, Parameter]) -> list[Row]:
-        with self.session() as connection:
-            return connection.run(name, parameters)
+        connection = self._checkout()
+        keep = False
+        try:  # what `session` does, written out: every request comes through here
+            rows = connection.run(name, parameters)
+            keep = True
+        except BaseException as error:
+            keep = _said_by_server(error)
+            raise
+        finally:
+            self._checkin(connection, keep=keep)
+        return rows
 
     def _transaction(self, work: Callable[[Connection], T]) -> T:
         with self.transaction() as connection:

@@ -14,7 +14,7 @@ from common.adapters.postgres.batch import Batch
 from common.adapters.postgres.connection import Connection, Row
 from common.adapters.postgres.parameters import jsonb
 from common.adapters.postgres.pool import Database
-from common.domain.command import Kind, State, sources_of
+from common.domain.command import TERMINAL, Kind, State, sources_of
 from common.domain.events import NewEvent
 from common.domain.identifiers import new_id
 from common.ports.queue import LEASE_S, Claim, Held, LeaseLost
@@ -23,6 +23,7 @@ COPY_FROM_BYTES: Final = (
     64 * 1024
 )  # from here on COPY is faster than JSON (tests/load/bench_queue.py)
 _DIGEST_BYTES: Final = 1024 * 1024
+_SOURCES: Final = {end: [str(source) for source in sources_of(end)] for end in TERMINAL}
 _COPY: Final = (
     "COPY command_events (day, command_id, seq, project, at, type, stream, off, data) "
     "FROM STDIN (FORMAT binary)"
@@ -38,17 +39,17 @@ class PgQueue:
 
     def claim(self, project: str, worker: int) -> Claim | None:
         row = self._db.one("claim", project=project, worker=worker, lease_s=self._lease_s)
-        return _claim(row) if row else None
+        return to_claim(row) if row else None
 
     def adopt(self, worker: int, limit: int) -> list[Claim]:
         found = self._db.run("adopt", worker=worker, lease_s=self._lease_s, limit=limit)
-        return [_claim(row) for row in found]
+        return [to_claim(row) for row in found]
 
     def held(self, command_id: UUID, token: int) -> Claim:
         row = self._db.one("held", id=command_id, token=token)
         if row is None:
             raise LeaseLost
-        return _claim(row)
+        return to_claim(row)
 
     def heartbeat(self, leases: Sequence[tuple[UUID, int]]) -> list[Held]:
         if not leases:
@@ -87,7 +88,7 @@ class PgQueue:
             "finish",
             id=command_id,
             token=token,
-            sources=[str(source) for source in sources_of(state)],
+            sources=_SOURCES[state],
             state=str(state),
             outcome=jsonb(outcome),
             event=event,
@@ -166,7 +167,8 @@ def _columns(leases: Sequence[tuple[UUID, int]]) -> dict[str, list[Any]]:
     return {"ids": [lease[0] for lease in leases], "tokens": [lease[1] for lease in leases]}
 
 
-def _claim(row: Row) -> Claim:
+def to_claim(row: Row) -> Claim:
+    """A row of claim_view."""
     command = rows.to_command(row)
     separate = command.kind is Kind.CLAUDE or command.spec.get("streams") == "separate"
     main = {"stdout" if separate else "merged": row["out_offset"]}

@@ -20,7 +20,7 @@ OTHER_STREAM: Final = "stderr"  # counted in err_offset; merged and stdout in ou
 
 
 def to_command(row: Row) -> Command:
-    """A row of command_view or claim_view."""
+    """A row of command_view, or of claim_view, whose commands have not ended and are held."""
     return Command(
         id=row["id"],
         project=row["project"],
@@ -36,12 +36,12 @@ def to_command(row: Row) -> Command:
         run_at=row["run_at"],
         session=row["session"],
         started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        outcome=row["outcome"],
-        queue_position=row["queue_position"],
+        finished_at=row.get("finished_at"),
+        outcome=row.get("outcome"),
+        queue_position=row.get("queue_position", 0 if row["state"] == State.CLAIMED else None),
         retry_of=row["retry_of"],
         traceparent=row["traceparent"],
-        lease_dead=row["lease_dead"],
+        lease_dead=row.get("lease_dead", False),
     )
 
 

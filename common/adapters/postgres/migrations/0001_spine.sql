@@ -85,8 +85,8 @@ CREATE TABLE commands (
 );
 CREATE INDEX commands_lanes ON commands (project, key_id, priority, id) INCLUDE (session) WHERE state = 'queued';
 CREATE INDEX commands_order ON commands (project, priority, id) WHERE state = 'queued';
+-- Live commands are few, so those of one key are found by looking through all of them.
 CREATE INDEX commands_active ON commands (project) WHERE state IN ('claimed', 'running', 'cancelling');
-CREATE INDEX commands_active_of_key ON commands (key_id) WHERE state IN ('claimed', 'running', 'cancelling');
 CREATE INDEX commands_due ON commands (run_at) WHERE state = 'scheduled';
 CREATE INDEX commands_newest ON commands (project, id);
 
@@ -273,17 +273,21 @@ END $$;
 -- Leases: a run row with a lease_until has a holder, who writes with its lease_token
 
 -- A runner holds a session advisory lock on its number; when its connection dies, so does the lock.
-CREATE FUNCTION worker_is_alive(p_worker bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
-  SELECT EXISTS (
+-- Such functions are plpgsql because before PostgreSQL 18 an SQL function with a subquery is planned
+-- anew at every call.
+CREATE FUNCTION worker_is_alive(p_worker bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN EXISTS (
     SELECT FROM pg_locks
      WHERE locktype = 'advisory' AND objsubid = 1 AND granted
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND classid = ((p_worker >> 32) & 4294967295)::oid AND objid = (p_worker & 4294967295)::oid)
-$$;
+       AND classid = ((p_worker >> 32) & 4294967295)::oid AND objid = (p_worker & 4294967295)::oid);
+END $$;
 
-CREATE FUNCTION lease_is_dead(p_until timestamptz, p_worker bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
-  SELECT p_until IS NULL OR p_until < clock_timestamp() OR NOT worker_is_alive(p_worker)
-$$;
+CREATE FUNCTION lease_is_dead(p_until timestamptz, p_worker bigint) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN p_until IS NULL OR p_until < clock_timestamp() OR NOT worker_is_alive(p_worker);
+END $$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Events
@@ -369,23 +373,34 @@ END $$;
 -- What a change leaves behind: an outbox row, an audit row
 
 -- a: key_id, request_id, client_ip, peer_ip.
-CREATE FUNCTION audit(a jsonb, p_action text, p_target text, p_project text, p_detail jsonb) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION audit(a jsonb, p_action text, p_target text, p_project text, p_detail jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
   INSERT INTO audit_log (key_id, action, target, project, detail, request_id, client_ip, peer_ip)
   VALUES ((a ->> 'key_id')::uuid, p_action, p_target, p_project, p_detail, a ->> 'request_id',
-          a ->> 'client_ip', a ->> 'peer_ip')
-$$;
+          a ->> 'client_ip', a ->> 'peer_ip');
+END $$;
 
 -- The CloudEvent of a command: ids only, no output.
 CREATE FUNCTION announce(p_event uuid, p_type text, p_id uuid, p_project text, p_kind text, p_state text,
-                         p_outcome jsonb, p_traceparent text) RETURNS void LANGUAGE sql AS $$
+                         p_outcome jsonb, p_traceparent text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
   INSERT INTO outbox (id, type, subject, data, traceparent)
   VALUES (p_event, 'ai.orchard9.rdev.command.' || p_type || '.v1',
           'projects/' || p_project || '/commands/' || shown_id(p_id),
           jsonb_build_object('id', shown_id(p_id), 'project', p_project, 'kind', p_kind, 'state', p_state)
           || CASE WHEN p_outcome IS NULL THEN '{}'::jsonb ELSE jsonb_build_object('outcome',
                p_outcome #- '{agent,result}' #- '{agent,structured_output}' #- '{agent,permission_denials}') END,
-          p_traceparent)
-$$;
+          p_traceparent);
+END $$;
+
+-- What the end of a command leaves behind: its last event, numbered n, and its CloudEvent.
+CREATE FUNCTION end_of(c commands, n bigint, p_event uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO command_events (day, command_id, seq, project, type, data)
+  VALUES (day_of(c.id), c.id, n, c.project, 'end', '{}');
+  PERFORM announce(p_event, c.state, c.id, c.project, c.kind, c.state, c.outcome, c.traceparent);
+END $$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Authorising: key, address, scope and rate in one call
@@ -427,9 +442,10 @@ LANGUAGE sql IMMUTABLE AS $$
   END
 $$;
 
-CREATE FUNCTION sum_counts(p_counts int[]) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
-  SELECT sum(n) FROM unnest(p_counts) n
-$$;
+CREATE FUNCTION sum_counts(p_counts int[]) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN (SELECT sum(n) FROM unnest(p_counts) n);
+END $$;
 
 -- Buckets of 1 s, wider ones for windows over 240 s, for limits above 240. The oldest bucket counts
 -- whole, so no window ever holds more than the limit.
@@ -585,28 +601,33 @@ END $$;
 
 -- The place of a queued command in its project: by priority, then age. NULL beyond 1,000, so that
 -- a long queue costs a submit no more than a short one.
-CREATE FUNCTION queue_position(p_project text, p_priority smallint, p_id uuid) RETURNS int LANGUAGE sql STABLE AS $$
-  SELECT CASE WHEN n < 1000 THEN n + 1 END FROM (
-    SELECT count(*)::int AS n FROM (
-      SELECT FROM commands c
-       WHERE c.project = p_project AND c.state = 'queued' AND (c.priority, c.id) < (p_priority, p_id)
-       LIMIT 1000) ahead) counted
-$$;
+CREATE FUNCTION queue_position(p_project text, p_priority smallint, p_id uuid) RETURNS int LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  ahead int;
+BEGIN
+  SELECT count(*) INTO ahead FROM (
+    SELECT FROM commands c
+     WHERE c.project = p_project AND c.state = 'queued' AND (c.priority, c.id) < (p_priority, p_id)
+     LIMIT 1000) counted;
+  RETURN CASE WHEN ahead < 1000 THEN ahead + 1 END;
+END $$;
 
 -- How many commands of a project run or wait, counted no further than `p_most`.
-CREATE FUNCTION busy_in_project(p_project text, p_most int) RETURNS bigint LANGUAGE sql STABLE AS $$
-  SELECT (SELECT count(*) FROM commands c
+CREATE FUNCTION busy_in_project(p_project text, p_most int) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN (SELECT count(*) FROM commands c
            WHERE c.project = p_project AND c.state IN ('claimed', 'running', 'cancelling'))
-       + (SELECT count(*) FROM (SELECT FROM commands c WHERE c.project = p_project AND c.state = 'queued' LIMIT p_most) w)
-$$;
+       + (SELECT count(*) FROM (SELECT FROM commands c WHERE c.project = p_project AND c.state = 'queued' LIMIT p_most) w);
+END $$;
 
 -- The same for a key: what it runs anywhere, and what it waits for in this project.
-CREATE FUNCTION busy_in_key(p_key uuid, p_project text, p_most int) RETURNS bigint LANGUAGE sql STABLE AS $$
-  SELECT (SELECT count(*) FROM commands c
+CREATE FUNCTION busy_in_key(p_key uuid, p_project text, p_most int) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN (SELECT count(*) FROM commands c
            WHERE c.key_id = p_key AND c.state IN ('claimed', 'running', 'cancelling'))
        + (SELECT count(*) FROM (SELECT FROM commands c
-            WHERE c.project = p_project AND c.key_id = p_key AND c.state = 'queued' LIMIT p_most) w)
-$$;
+            WHERE c.project = p_project AND c.key_id = p_key AND c.state = 'queued' LIMIT p_most) w);
+END $$;
 
 -- Everything a submit does, in one call and one transaction.
 -- c: id, project, kind, spec, env_names, priority, labels, session, timeouts, run_at, retry_of,
@@ -682,42 +703,64 @@ BEGIN
 END $$;
 
 -- The candidates of a project, one per lane, in the order in which they should run. Lanes are found
--- by jumping along the index, so 10,000 queued commands of one key cost as much as one.
+-- by jumping along the index to each one's first command, so 10,000 queued commands of one key cost
+-- as much as one; a lane is searched only when its first command may not run now.
 CREATE FUNCTION queue_heads(p_project text)
 RETURNS TABLE (id uuid, key_id uuid, max_concurrent int) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 DECLARE
-  busy text[] := ARRAY(SELECT c.session FROM commands c WHERE c.project = p_project AND c.session IS NOT NULL
-                          AND c.state IN ('claimed', 'running', 'cancelling'));
+  one commands; busy text[];
 BEGIN
+  SELECT c.* INTO one FROM commands c WHERE c.project = p_project AND c.state = 'queued'
+   ORDER BY c.key_id, c.priority, c.id LIMIT 1;
+  -- A single lane whose first command nothing bars: so it is in most projects most of the time.
+  IF one.session IS NULL AND (one.queue_deadline > clock_timestamp()) IS NOT FALSE AND NOT EXISTS (
+       SELECT FROM commands c WHERE c.project = p_project AND c.state = 'queued' AND c.key_id > one.key_id) THEN
+    RETURN QUERY
+    SELECT one.id, k.id, k.max_concurrent FROM api_keys k
+     WHERE k.id = one.key_id AND (k.max_concurrent IS NULL OR k.max_concurrent > (
+             SELECT count(*) FROM commands b WHERE b.key_id = one.key_id
+                AND b.state IN ('claimed', 'running', 'cancelling')));
+    RETURN;
+  END IF;
+  busy := ARRAY(SELECT c.session FROM commands c WHERE c.project = p_project AND c.session IS NOT NULL
+                   AND c.state IN ('claimed', 'running', 'cancelling'));
   RETURN QUERY
   WITH RECURSIVE lane AS (
-    (SELECT c.key_id FROM commands c WHERE c.project = p_project AND c.state = 'queued' ORDER BY c.key_id LIMIT 1)
+    (SELECT c.key_id, c.priority, c.id, c.session, c.queue_deadline FROM commands c
+      WHERE c.project = p_project AND c.state = 'queued' ORDER BY c.key_id, c.priority, c.id LIMIT 1)
     UNION ALL
-    SELECT (SELECT c.key_id FROM commands c WHERE c.project = p_project AND c.state = 'queued'
-              AND c.key_id > lane.key_id ORDER BY c.key_id LIMIT 1)
-      FROM lane WHERE lane.key_id IS NOT NULL)
-  SELECT head.id, lane.key_id, k.max_concurrent
-    FROM lane
-    JOIN api_keys k ON k.id = lane.key_id
+    SELECT n.* FROM lane CROSS JOIN LATERAL (
+      SELECT c.key_id, c.priority, c.id, c.session, c.queue_deadline FROM commands c
+       WHERE c.project = p_project AND c.state = 'queued' AND c.key_id > lane.key_id
+       ORDER BY c.key_id, c.priority, c.id LIMIT 1) n),
+  first AS (
+    SELECT lane.key_id, lane.priority, lane.id,
+           coalesce(lane.session = ANY (busy) OR lane.queue_deadline <= clock_timestamp(), false) AS barred
+      FROM lane)
+  SELECT head.id, first.key_id, k.max_concurrent
+    FROM first
     CROSS JOIN LATERAL (
-      SELECT c.id, c.priority FROM commands c
-       WHERE c.project = p_project AND c.key_id = lane.key_id AND c.state = 'queued'
-         AND (c.session IS NULL OR c.session <> ALL (busy))
-         AND (c.queue_deadline IS NULL OR c.queue_deadline > clock_timestamp())
-       ORDER BY c.priority, c.id LIMIT 1) head
-    LEFT JOIN lanes l ON l.project = p_project AND l.key_id = lane.key_id
+      SELECT first.id, first.priority WHERE NOT first.barred
+      UNION ALL
+      (SELECT c.id, c.priority FROM commands c
+        WHERE first.barred AND c.project = p_project AND c.key_id = first.key_id AND c.state = 'queued'
+          AND (c.session IS NULL OR c.session <> ALL (busy))
+          AND (c.queue_deadline IS NULL OR c.queue_deadline > clock_timestamp())
+        ORDER BY c.priority, c.id LIMIT 1)) head
+    CROSS JOIN LATERAL (SELECT a.max_concurrent FROM api_keys a WHERE a.id = first.key_id LIMIT 1) k
    WHERE k.max_concurrent IS NULL OR k.max_concurrent > (
-           SELECT count(*) FROM commands b WHERE b.key_id = lane.key_id
+           SELECT count(*) FROM commands b WHERE b.key_id = first.key_id
               AND b.state IN ('claimed', 'running', 'cancelling'))
-   ORDER BY head.priority, l.last_claimed_at NULLS FIRST, head.id;
+   ORDER BY head.priority,
+            (SELECT l.last_claimed_at FROM lanes l WHERE l.project = p_project AND l.key_id = first.key_id) NULLS FIRST,
+            head.id;
 END $$;
 
 -- What a lease's holder needs to know of its command, in one row.
 CREATE VIEW claim_view AS
   SELECT c.id, c.project, c.key_id, c.kind, c.spec, c.env_sealed, c.env_names, c.priority, c.state, c.labels,
-         c.session, c.timeouts, c.run_at, c.outcome, c.traceparent, c.retry_of, c.created_at, c.started_at,
-         c.finished_at, CASE c.state WHEN 'claimed' THEN 0 END AS queue_position, false AS lease_dead,
+         c.session, c.timeouts, c.run_at, c.traceparent, c.retry_of, c.created_at, c.started_at,
          r.lease_token, r.lease_until, r.pod_uid, r.out_offset, r.err_offset, r.cancel_mode, r.cancel_reason,
          p.description AS p_description, p.namespace AS p_namespace, p.pod AS p_pod, p.pod_uid AS p_pod_uid,
          p.container AS p_container, p.workspace AS p_workspace, p.phase AS p_phase,
@@ -727,11 +770,11 @@ CREATE VIEW claim_view AS
 
 -- queued → claimed under a lease; false when the command does not wait any more. Only a command that
 -- has ended can lose its place after it was seen queued, so the lease it may get then binds nobody.
-CREATE FUNCTION take_command(p_id uuid, p_worker bigint, p_lease interval) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION take_command(p_id uuid, p_worker bigint, p_lease interval, p_pod_uid text) RETURNS boolean
+LANGUAGE plpgsql AS $$
 BEGIN
-  UPDATE command_runs r SET lease_token = r.lease_token + 1, worker = p_worker,
-         lease_until = clock_timestamp() + p_lease,
-         pod_uid = (SELECT p.pod_uid FROM projects p WHERE p.name = r.project)
+  UPDATE command_runs r SET lease_token = r.lease_token + 1, worker = p_worker, pod_uid = p_pod_uid,
+         lease_until = clock_timestamp() + p_lease
    WHERE r.command_id = p_id;
   UPDATE commands c SET state = 'claimed' WHERE c.id = p_id AND c.state = 'queued';
   IF FOUND THEN RETURN true; END IF;
@@ -741,14 +784,14 @@ END $$;
 
 -- The same for a key with a limit: lock the key and count again. Refusing rolls the subtransaction
 -- back and with it the lock, so no claim ever holds one key while it waits for another.
-CREATE FUNCTION take_command_of_key(p_id uuid, p_key uuid, p_max int, p_worker bigint, p_lease interval)
-RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION take_command_of_key(p_id uuid, p_key uuid, p_max int, p_worker bigint, p_lease interval,
+                                    p_pod_uid text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO key_slots (key_id) VALUES (p_key) ON CONFLICT DO NOTHING;
   PERFORM FROM key_slots WHERE key_id = p_key FOR UPDATE;
   IF (SELECT count(*) FROM commands b WHERE b.key_id = p_key
          AND b.state IN ('claimed', 'running', 'cancelling')) >= p_max
-     OR NOT take_command(p_id, p_worker, p_lease) THEN
+     OR NOT take_command(p_id, p_worker, p_lease, p_pod_uid) THEN
     RAISE EXCEPTION 'not this one' USING ERRCODE = 'RD001';
   END IF;
   RETURN true;
@@ -761,21 +804,23 @@ END $$;
 CREATE FUNCTION claim_command(p_project text, p_worker bigint, p_lease interval) RETURNS SETOF claim_view
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
-  room int; head record; tries int := 0; taken boolean;
+  room int; p projects; head record; tries int := 0; taken boolean;
 BEGIN
   IF NOT EXISTS (SELECT FROM commands c WHERE c.project = p_project AND c.state = 'queued') THEN RETURN; END IF;
   SELECT s.max_running INTO room FROM project_slots s WHERE s.project = p_project FOR UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
-  IF NOT EXISTS (SELECT FROM projects p WHERE p.name = p_project AND p.phase = 'ready' AND p.paused_at IS NULL)
-     OR (SELECT count(*) FROM commands c WHERE c.project = p_project
-            AND c.state IN ('claimed', 'running', 'cancelling')) >= room THEN RETURN; END IF;
+  SELECT * INTO p FROM projects x
+   WHERE x.name = p_project AND x.phase = 'ready' AND x.paused_at IS NULL
+     AND room > (SELECT count(*) FROM commands c WHERE c.project = p_project
+                    AND c.state IN ('claimed', 'running', 'cancelling'));
+  IF NOT FOUND THEN RETURN; END IF;
   FOR head IN SELECT * FROM queue_heads(p_project) LOOP
     IF head.max_concurrent IS NULL THEN
-      taken := take_command(head.id, p_worker, p_lease);
+      taken := take_command(head.id, p_worker, p_lease, p.pod_uid);
     ELSE
       tries := tries + 1;
       EXIT WHEN tries > 3;
-      taken := take_command_of_key(head.id, head.key_id, head.max_concurrent, p_worker, p_lease);
+      taken := take_command_of_key(head.id, head.key_id, head.max_concurrent, p_worker, p_lease, p.pod_uid);
     END IF;
     CONTINUE WHEN NOT taken;
     INSERT INTO lanes (project, key_id, last_claimed_at) VALUES (p_project, head.key_id, clock_timestamp())
@@ -808,15 +853,6 @@ BEGIN
                 ORDER BY v.id;
 END $$;
 
--- Renew the leases this runner still holds. What does not come back is no longer its own.
-CREATE FUNCTION heartbeat(p_ids uuid[], p_tokens bigint[], p_lease interval)
-RETURNS TABLE (command_id uuid, cancel_mode text, cancel_reason text) LANGUAGE sql AS $$
-  UPDATE command_runs r SET lease_until = clock_timestamp() + p_lease
-    FROM unnest(p_ids, p_tokens) AS mine(id, token)
-   WHERE r.command_id = mine.id AND r.lease_token = mine.token AND r.lease_until IS NOT NULL
-  RETURNING r.command_id, r.cancel_mode, r.cancel_reason
-$$;
-
 -- claimed → running, with its event; one being cancelled gets only its start time. False: the lease
 -- is another's.
 CREATE FUNCTION mark_running(p_id uuid, p_token bigint, p_event uuid) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -835,28 +871,41 @@ BEGIN
   RETURN true;
 END $$;
 
--- End a command once: state, `end` event, outbox row. NULL token: only from p_from, never claimed.
--- status: ok, ended (it had), stale (the lease is another's, or the state no longer fits).
+-- End a command once under its lease: state, `end` event, outbox row. Who holds a lease holds a live
+-- command, from which every end is legal (p_from asserts it).
+-- status: ok, ended (it had), stale (the lease is another's).
 CREATE FUNCTION finish_command(p_id uuid, p_token bigint, p_from text[], p_state text, p_outcome jsonb, p_event uuid)
 RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-  r command_runs; c commands;
+  n bigint; c commands;
 BEGIN
-  SELECT * INTO r FROM command_runs x WHERE x.command_id = p_id
-     AND CASE WHEN p_token IS NULL THEN x.lease_token = 0 ELSE x.lease_token = p_token END FOR UPDATE;
-  IF NOT FOUND THEN RETURN 'stale'; END IF;
-  IF p_token IS NOT NULL AND r.lease_until IS NULL THEN
-    RETURN CASE WHEN EXISTS (SELECT FROM commands x WHERE x.id = p_id AND x.finished_at IS NOT NULL)
+  UPDATE command_runs r SET next_seq = r.next_seq + 1, lease_until = NULL
+   WHERE r.command_id = p_id AND r.lease_token = p_token AND r.lease_until IS NOT NULL
+  RETURNING r.next_seq - 1 INTO n;
+  IF NOT FOUND THEN
+    RETURN CASE WHEN EXISTS (SELECT FROM commands x JOIN command_runs r ON r.command_id = x.id
+                              WHERE x.id = p_id AND x.finished_at IS NOT NULL AND r.lease_token = p_token)
                 THEN 'ended' ELSE 'stale' END;
   END IF;
   UPDATE commands x SET state = p_state, outcome = p_outcome, finished_at = clock_timestamp(), env_sealed = NULL
-   WHERE x.id = p_id AND x.state = ANY (p_from) RETURNING x.* INTO c;
-  IF NOT FOUND THEN RETURN 'stale'; END IF;
-  UPDATE command_runs x SET next_seq = r.next_seq + 1, lease_until = NULL WHERE x.command_id = p_id;
-  INSERT INTO command_events (day, command_id, seq, project, type, data)
-  VALUES (day_of(p_id), p_id, r.next_seq, r.project, 'end', '{}');
-  PERFORM announce(p_event, p_state, p_id, c.project, c.kind, p_state, p_outcome, c.traceparent);
+   WHERE x.id = p_id AND x.state = ANY (p_from) RETURNING x.* INTO STRICT c;
+  PERFORM end_of(c, n, p_event);
   RETURN 'ok';
+END $$;
+
+-- The same for a command that was never claimed; false when it was, or has ended.
+CREATE FUNCTION end_unclaimed(p_id uuid, p_state text, p_outcome jsonb, p_event uuid) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint; c commands;
+BEGIN
+  SELECT r.next_seq INTO n FROM command_runs r WHERE r.command_id = p_id AND r.lease_token = 0 FOR UPDATE;
+  IF NOT FOUND THEN RETURN false; END IF;
+  UPDATE commands x SET state = p_state, outcome = p_outcome, finished_at = clock_timestamp(), env_sealed = NULL
+   WHERE x.id = p_id AND x.state IN ('scheduled', 'queued') RETURNING x.* INTO c;
+  IF NOT FOUND THEN RETURN false; END IF;
+  UPDATE command_runs r SET next_seq = n + 1 WHERE r.command_id = p_id;
+  PERFORM end_of(c, n, p_event);
+  RETURN true;
 END $$;
 
 -- Cancel. Never claimed: it ends here. Claimed once: it is `cancelling` until the workspace agrees.
@@ -875,7 +924,7 @@ BEGIN
   END IF;
   PERFORM audit(a, 'command.cancel_requested', shown_id(p_id), r.project,
                 jsonb_build_object('mode', p_mode, 'reason', p_reason));
-  IF finish_command(p_id, NULL, ARRAY['scheduled', 'queued'], 'cancelled', p_outcome, p_event) = 'ok' THEN
+  IF end_unclaimed(p_id, 'cancelled', p_outcome, p_event) THEN
     RETURN QUERY SELECT 'cancelled', false; RETURN;
   END IF;
   IF v_state <> 'cancelling' THEN
@@ -932,7 +981,7 @@ BEGIN
      WHERE c.state = 'queued' AND c.queue_deadline <= clock_timestamp() AND r.lease_token = 0
      LIMIT p_limit FOR UPDATE OF r SKIP LOCKED
   LOOP
-    IF finish_command(late.id, NULL, ARRAY['queued'], 'timed_out', p_outcome, gen_random_uuid()) = 'ok' THEN
+    IF end_unclaimed(late.id, 'timed_out', p_outcome, gen_random_uuid()) THEN
       RETURN NEXT late.id;
     END IF;
   END LOOP;
@@ -948,7 +997,7 @@ BEGIN
      WHERE c.key_id = p_key AND c.state IN ('scheduled', 'queued') AND r.lease_token = 0
      LIMIT p_limit FOR UPDATE OF r SKIP LOCKED
   LOOP
-    IF finish_command(waiting.id, NULL, ARRAY['scheduled', 'queued'], 'cancelled', p_outcome, gen_random_uuid()) = 'ok' THEN
+    IF end_unclaimed(waiting.id, 'cancelled', p_outcome, gen_random_uuid()) THEN
       ended := ended + 1;
     END IF;
   END LOOP;
@@ -956,7 +1005,9 @@ BEGIN
 END $$;
 
 -- Projects that need a runner: claimable work with room, or a live command without a live lease.
-CREATE FUNCTION projects_to_ring() RETURNS SETOF text LANGUAGE sql STABLE SET enable_seqscan = off AS $$
+CREATE FUNCTION projects_to_ring() RETURNS SETOF text LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+BEGIN
+  RETURN QUERY
   SELECT s.project FROM project_slots s JOIN projects p ON p.name = s.project
    WHERE (p.phase = 'ready' AND p.paused_at IS NULL
           AND EXISTS (SELECT FROM commands c WHERE c.project = s.project AND c.state = 'queued')
@@ -965,8 +1016,8 @@ CREATE FUNCTION projects_to_ring() RETURNS SETOF text LANGUAGE sql STABLE SET en
       OR EXISTS (SELECT FROM commands c JOIN command_runs r ON r.command_id = c.id
                   WHERE c.project = s.project AND c.state IN ('claimed', 'running', 'cancelling')
                     AND lease_is_dead(r.lease_until, r.worker))
-   ORDER BY 1
-$$;
+   ORDER BY 1;
+END $$;
 
 -- Commands as callers see them, without secrets; the computed columns cost only where they apply.
 CREATE VIEW command_view AS

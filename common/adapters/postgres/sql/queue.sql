@@ -14,8 +14,10 @@ SELECT * FROM claim_view WHERE id = :id::uuid AND lease_token = :token::bigint A
 
 -- name: heartbeat
 -- Renew leases; answers those that are still ours, with the cancel request there may be.
-SELECT command_id, cancel_mode, cancel_reason
-  FROM heartbeat(:ids, :tokens, make_interval(secs => :lease_s::double precision));
+UPDATE command_runs r SET lease_until = clock_timestamp() + make_interval(secs => :lease_s::double precision)
+  FROM unnest(:ids::uuid[], :tokens::bigint[]) AS mine(id, token)
+ WHERE r.command_id = mine.id AND r.lease_token = mine.token AND r.lease_until IS NOT NULL
+RETURNING r.command_id, r.cancel_mode, r.cancel_reason;
 
 -- name: release
 -- Give leases up, so that anybody may adopt the commands at once.
