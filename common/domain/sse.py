@@ -128,7 +128,7 @@ def encode_cursor(project: str, horizon: int, seen: Mapping[UUID, int]) -> str:
 
 
 def decode_cursor(project: str, text: str) -> Cursor:
-    """The place behind a cursor. Raises InvalidRequest for what this project's stream never gave."""
+    """The place behind a cursor. Raises InvalidRequest for one this project never gave."""
     flags, body = _unseal(project, text)
     horizon, at = _read_varint(body, 0)
     seen: dict[UUID, int] = {}

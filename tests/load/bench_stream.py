@@ -3,7 +3,7 @@
 `python -m tests.load.bench_stream` prints, as ratios of one run with the absolute beside them:
 memory per idle stream (bound: 20 KB), and CPU of the server per event delivered to 200 subscribers
 in bursts of 20 (bound: 0.5 of a plain Starlette StreamingResponse on the same server), and the rate
-of one replayed stream. Each server is a process of its own on a loopback port; the readers are here.
+of one replayed stream. Each server is a process of its own on loopback; the readers are here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +35,7 @@ REPLAY_BYTES = 64 * 1024 * 1024
 _END_OF_EVENT = re.compile(rb"\n\n")
 
 
-# The servers ---------------------------------------------------------------------------------------
+# The servers -------------------------------------------------------------------------------------
 
 
 def _serve(kind: str) -> None:
@@ -165,7 +166,7 @@ def _split(app: Any, control: Any) -> Any:
     return both
 
 
-# The readers ---------------------------------------------------------------------------------------
+# The readers -------------------------------------------------------------------------------------
 
 
 class Server:
@@ -173,7 +174,7 @@ class Server:
 
     def __init__(self, kind: str) -> None:
         command = [sys.executable, "-m", "tests.load.bench_stream", "--serve", kind]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
 
@@ -188,8 +189,8 @@ class Server:
         return float(self.control("/cpu")["cpu"])
 
     def rss(self) -> int:
-        with open(f"/proc/{self._process.pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * resource.getpagesize()
 
     def stop(self) -> None:
         self._process.terminate()
@@ -250,7 +251,7 @@ class Readers:
         self._selector.close()
 
 
-# The measurements ----------------------------------------------------------------------------------
+# The measurements --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

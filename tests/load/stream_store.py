@@ -72,8 +72,8 @@ class StreamStore:
         self.fail: Exception | None = None
         self.reads: dict[str, int] = {}
         self.rung: list[str] = []
-        self.before_read: Callable[[str], None] | None = None
-        self.on_ring: Callable[[str], None] | None = None
+        self.before_read: Callable[[str], object] | None = None
+        self.on_ring: Callable[[str], object] | None = None
 
     # Writing -------------------------------------------------------------------------------------
 

@@ -207,8 +207,16 @@ def test_a_damaged_cursor_is_refused(
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\x80", b"\x01" + b"x" * 16, b"\x01" + b"x" * 5, b"\x80" * 11, (b"\x01" + b"x" * 16 + b"\x01" + b"x" * 16 + b"\x01")]
-)  # fmt: skip
+    "body",
+    [
+        b"",
+        b"\x80",
+        b"\x01" + b"x" * 16,
+        b"\x01" + b"x" * 5,
+        b"\x80" * 11,
+        b"\x01" + (b"x" * 16 + b"\x01") * 2,
+    ],
+)
 def test_a_forged_body_is_refused(body: bytes) -> None:
     """A body that ends early, never ends or names a command twice is refused, checksum or not."""
     with pytest.raises(InvalidRequest):

@@ -1,4 +1,4 @@
-"""The tailer: replay, then live, for commands, without gap or duplicate, however things interleave."""
+"""The tailer: replay, then live, without gap or duplicate, however things interleave."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ def test_a_database_that_comes_back_is_read_on(monkeypatch: pytest.MonkeyPatch) 
             reader = Reader(await tailer.follow(command, CALLER, "1"))
             waiting = asyncio.create_task(reader.event())
             await all_wait(tailer, [reader])
-            store.before_read = lambda _name: loop.call_soon_threadsafe(failed.set) and None
+            store.before_read = lambda _name: loop.call_soon_threadsafe(failed.set)
             store.fail = Unavailable("the database is down")
             store.print(command, b"x")
             await failed.wait()
@@ -490,7 +490,7 @@ def test_a_long_outage_is_asked_about_less_often(monkeypatch: pytest.MonkeyPatch
                 pumping.ring()
 
         loop = Loop()
-        monkeypatch.setattr(pump.asyncio, "sleep", sleep)
+        monkeypatch.setattr(asyncio, "sleep", sleep)
         pumping = pump.Pump("test", loop.round)
         pumping.ring()
         await over.wait()
@@ -500,7 +500,7 @@ def test_a_long_outage_is_asked_about_less_often(monkeypatch: pytest.MonkeyPatch
     run(main)
 
 
-# Beginning and end ----------------------------------------------------------------------------------
+# Beginning and end -------------------------------------------------------------------------------
 
 
 def test_the_end_is_rendered_from_the_final_row() -> None:
@@ -645,11 +645,11 @@ def test_events_that_expire_under_a_waiting_reader_are_a_gap() -> None:
     run(main)
 
 
-# Dead leases ----------------------------------------------------------------------------------------
+# Dead leases -------------------------------------------------------------------------------------
 
 
 def test_reading_a_command_whose_runner_died_rings_another() -> None:
-    """A silent active command with a dead lease rings its project's runner, once in a while only."""
+    """A silent active command with a dead lease rings its project's runner, not too often."""
 
     async def main() -> None:
         store = StreamStore()
@@ -657,13 +657,13 @@ def test_reading_a_command_whose_runner_died_rings_another() -> None:
         store.change(dead, lease_dead=True)
         rung, looked = asyncio.Event(), asyncio.Semaphore(0)
         loop = asyncio.get_running_loop()
-        store.on_ring = lambda _project: loop.call_soon_threadsafe(rung.set) and None
+        store.on_ring = lambda _project: loop.call_soon_threadsafe(rung.set)
         async with tailing(store, FAST) as tailer:
             readers = [Reader(await tailer.follow(c, CALLER, "1")) for c in (dead, alive)]
             waiting = [asyncio.create_task(reader.event()) for reader in readers]
             await rung.wait()
             store.before_read = lambda name: (
-                loop.call_soon_threadsafe(looked.release) and None if name == "commands" else None
+                loop.call_soon_threadsafe(looked.release) if name == "commands" else None
             )
             for _ in range(5):
                 await looked.acquire()
@@ -682,7 +682,7 @@ def test_a_command_that_starts_unseen_is_watched() -> None:
         command = store.create(state=State.QUEUED)
         rung = asyncio.Event()
         loop = asyncio.get_running_loop()
-        store.on_ring = lambda _project: loop.call_soon_threadsafe(rung.set) and None
+        store.on_ring = lambda _project: loop.call_soon_threadsafe(rung.set)
         async with tailing(store, FAST) as tailer:
             reader = Reader(await tailer.follow(command, CALLER, "1"))
             waiting = asyncio.create_task(reader.event())
@@ -694,7 +694,7 @@ def test_a_command_that_starts_unseen_is_watched() -> None:
     run(main)
 
 
-# Waiting for the end --------------------------------------------------------------------------------
+# Waiting for the end -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quiet", [False, True])

@@ -434,7 +434,7 @@ def test_a_project_whose_runner_died_is_rung() -> None:
         command = store.create()
         rung = asyncio.Event()
         loop = asyncio.get_running_loop()
-        store.on_ring = lambda _project: loop.call_soon_threadsafe(rung.set) and None
+        store.on_ring = lambda _project: loop.call_soon_threadsafe(rung.set)
         async with tailing(store, FAST) as tailer:
             reader = Reader(await tailer.follow_project("demo"))
             reading = asyncio.create_task(reader.events(2))

@@ -95,7 +95,7 @@ class Watch:
 
 
 class Bells:
-    """Rings runners in the background: a bell may take its time, and followers do not wait for it."""
+    """Rings runners in the background: a bell may take its time, followers do not wait."""
 
     def __init__(self, bell: RunnerBell) -> None:
         self._bell = bell

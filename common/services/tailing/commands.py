@@ -1,7 +1,7 @@
-"""Following single commands: one channel per followed command, one query a round for all of them.
+"""Following single commands: a channel per followed command, one query a round for all of them.
 
-A channel's ring is filled only while somebody waits at its head. Who is still replaying, or stuck in
-a send, costs no reading; a wake-up that arrives meanwhile is remembered in `rung`.
+A channel's ring is filled only while somebody waits at its head. Who is still replaying, or stuck
+in a send, costs no reading; a wake-up that arrives meanwhile is remembered in `rung`.
 """
 
 from __future__ import annotations
@@ -142,8 +142,11 @@ class CommandTail:
     # Following -----------------------------------------------------------------------------------
 
     async def follow(self, command_id: UUID, caller: Caller, after: int) -> CommandSubscription:
-        """Raises NotFound (also for what the caller may not see), InvalidRequest (`after` lies
-        beyond the last event) and Ended."""
+        """Events after a seq.
+
+        Raises NotFound (also for what the caller may not see), InvalidRequest (`after` lies beyond
+        the last event) and Ended.
+        """
         opening = await self._reading.run(self._reading.opening, command_id)
         command = opening.command
         if command is None or not caller.sees(command.project):
@@ -217,7 +220,7 @@ class CommandTail:
     async def _round(self) -> float | None:
         now = _now()
         due = [c for c in self._channels.values() if c.wanted and self._is_due(c, now)]
-        looking = {c.command_id for c in due if c.waiters or not c.rung and self._is_idle(c)}
+        looking = {c.command_id for c in due if c.waiters or (not c.rung and self._is_idle(c))}
         looking.update(self._watch.silent(now))
         for channel in due:
             channel.rung = False

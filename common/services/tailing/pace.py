@@ -1,4 +1,4 @@
-"""How often things are looked at when nobody rings. Source of the numbers: data.md, "Live wake-ups"."""
+"""How often things are looked at when nobody rings (data.md, "Live wake-ups")."""
 
 from __future__ import annotations
 

@@ -65,8 +65,11 @@ class Channel:
             self.ring.extend((item.data for item in news.items), limit)
 
     def restart(self, position: Position) -> None:
-        """Go on from elsewhere. Everybody else, also who had taken everything, now is behind the
-        ring and reads on alone, from the cursor it holds."""
+        """Go on from elsewhere.
+
+        Everybody else, also who had taken everything, now is behind the ring and reads on alone,
+        from the cursor it holds.
+        """
         self.position = position
         self.ring.jump(self.ring.head + 1)
 
@@ -120,7 +123,7 @@ class ProjectSubscription(Subscription):
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """What a subscriber read alone, the cursor after it, and its place in the ring if it has one."""
+    """What a subscriber read alone, the cursor after it, and its place in the ring if any."""
 
     data: bytes
     cursor: str
@@ -195,7 +198,7 @@ class ProjectTail:
             self._pump.plan(channel.read_at + self._pause_of(channel))
 
     async def catch_up(self, channel: Channel, text: str) -> CaughtUp:
-        """One page after a cursor, and a place in the ring where that is exactly the ring's head."""
+        """One page after a cursor, and a place in the ring where that is exactly its head."""
         cursor = sse.decode_cursor(channel.project, text)
         if cursor.lossy:
             return await self._lost(channel, text)

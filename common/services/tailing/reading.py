@@ -53,7 +53,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class ProjectReplay:
-    """News of a project: encoded events, each with the cursor after it, and the position after all."""
+    """News of a project: encoded events, each with its cursor, and the position after all."""
 
     items: list[Encoded]
     position: Position
@@ -124,7 +124,7 @@ class Reading:
         seen = dict(position.seen)
         for number, event in enumerate(page.events, start=1):
             seen[event.command_id] = event.seq
-            # Inside a page the old horizon with what was delivered since; after it the new position.
+            # Inside a page the old horizon and what was delivered since; then the new position.
             at_end = number == len(page.events)
             place = page.position if at_end else Position(position.horizon, seen)
             cursor = sse.encode_cursor(project, place.horizon, place.seen)

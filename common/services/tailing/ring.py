@@ -80,7 +80,7 @@ class Ring:
         self.head = head
 
     def take(self, after: int) -> Batch | None:
-        """The events after a position, up to 64 at once; None when there are none (yet, or any more)."""
+        """The events after a position, up to 64 at once; None when it has none of them."""
         if after >= self.head or self.lost(after):
             return None
         if self._batch is None or self._batch_after != after:

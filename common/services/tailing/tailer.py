@@ -1,7 +1,7 @@
 """The one tailer of a process: who follows a command or a project asks it, and it asks Postgres.
 
-A wake-up (`NOTIFY`, heard in a thread of its own) makes it look at once; polling stands behind that,
-so a lost wake-up costs a moment and no event. With nobody following it does nothing at all: even
+A wake-up (`NOTIFY`, heard in a thread of its own) makes it look at once; polling stands behind
+that, so a lost wake-up costs a moment and no event. With nobody following it does nothing at all: even
 listening begins with the first follower.
 """
 
@@ -73,19 +73,20 @@ class Tailer:
     ) -> Subscription:
         """Events of a project's commands after a cursor, or from now on; with or without output.
 
-        The caller's right to the project is for the caller of this to check. Raises InvalidRequest for what is no cursor of this project, and Unavailable.
+        Whether the caller may see the project was checked before. Raises InvalidRequest for what
+        is no cursor of this project, and Unavailable.
         """
         self._listen()
         return await self._projects.follow(project, last_event_id, output=output)
 
-    async def wait_for_end(self, command_id: UUID, timeout: float) -> Command | None:
-        """The command once it has ended; None when that takes more than `timeout` seconds.
+    async def wait_for_end(self, command_id: UUID, seconds: float) -> Command | None:
+        """The command once it has ended; None when that takes longer than this.
 
         A waiter holds neither a thread nor a connection.
         """
         self._listen()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 return await self._commands.end_of(command_id)
         except TimeoutError:
             return None
@@ -115,7 +116,7 @@ class Tailer:
             _log.exception("cannot listen for wake-ups; polling goes on without them")
 
     def heard(self, _channel: str, payload: str) -> None:
-        """A wake-up, from any thread: "<command hex> <project>", or nothing after a reconnection."""
+        """A wake-up, from any thread: "<command hex> <project>", or "" after a reconnection."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._heard, payload)
