@@ -76,7 +76,7 @@ class Queue(Protocol):
         ...
 
     def mark_running(self, command_id: UUID, token: int) -> UUID:
-        """claimed → running: the outbox id of its event; a running command stays. Raises LeaseLost."""
+        """claimed → running (or stays so): the outbox id of its event. Raises LeaseLost."""
         ...
 
     def finish(

@@ -3,7 +3,7 @@
 After any exception that is not the server's own well-formed error the session counts as `broken`:
 pg8000 may be out of step with the server then, and the next answer would belong to somebody else.
 
-Plans are made once per session (`plan_cache_mode`): every query here has an index for all its values,
+Plans are made once per session (`plan_cache_mode`): each query here has an index for all values,
 and planning a claim anew takes three times as long as claiming. A pooler such as PgBouncer must let
 the start-up parameters pass (`ignore_startup_parameters`) and keep prepared statements.
 """
