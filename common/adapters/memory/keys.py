@@ -1,0 +1,144 @@
+"""KeyStore in dicts, with the same exact sliding window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
+from typing import Any
+from uuid import UUID
+
+from common.adapters.memory.state import KeyRow, MemoryState, storable
+from common.domain.command import WAITING, State
+from common.domain.identifiers import KEY, new_id, show
+from common.domain.keys import ApiKey, Caller
+from common.ports.commands import Idempotency, Origin
+from common.ports.keys import CreatedKey, Grant
+
+
+class MemoryKeyStore:
+    """API keys, and the one call that authorises."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    def authorise(
+        self, key_hash: bytes, scopes: Sequence[str], ip: str | None, *, counts: bool
+    ) -> Grant:
+        with self._state.lock:
+            row = next((r for r in self._state.keys.values() if r.hash == key_hash), None)
+            if row is None:
+                return Grant("unknown", None)
+            now = self._state.clock()
+            status = _refusal(row.key, scopes, ip, now)
+            if status is not None:
+                return Grant(status, _caller(row), None, 0.0)
+            return self._rated(row, now, counts=counts)
+
+    def create(
+        self,
+        key: ApiKey,
+        key_hash: bytes,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
+    ) -> CreatedKey:
+        with self._state.lock:
+            first = self._state.replayed(caller, idempotency)
+            if first is not None:
+                return CreatedKey(self._state.keys[first].key, replayed=True)
+            storable(key.name, *key.scopes, *(key.projects or ()))
+            self._state.keys[key.id] = KeyRow(key, key_hash)
+            self._state.record(caller, origin, "key.created", show(KEY, key.id))
+            self._state.remember(caller, idempotency, key.id)
+            return CreatedKey(key, replayed=False)
+
+    def ensure_admin(self, key: ApiKey, key_hash: bytes) -> None:
+        with self._state.lock:
+            same = [r.key.id for r in self._state.keys.values() if r.hash == key_hash]
+            given = replace(key, id=same[0] if same else key.id, revoked_at=None, expires_at=None)
+            self._state.keys[given.id] = KeyRow(given, key_hash, unlimited=True)
+
+    def get(self, key_id: UUID) -> ApiKey | None:
+        with self._state.lock:
+            row = self._state.keys.get(key_id)
+            return row.key if row else None
+
+    def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
+        with self._state.lock:
+            row = self._state.keys.get(key_id)
+            if row is None:
+                return False
+            if row.key.revoked_at is None:
+                row.key = replace(row.key, revoked_at=self._state.clock())
+                self._state.record(caller, origin, "key.revoked", show(KEY, key_id))
+            for command in self._state.by_id():
+                if command.command.key_id == key_id and command.command.state in WAITING:
+                    self._state.end(command, State.CANCELLED, outcome, new_id())
+            return True
+
+    def list(self, before: UUID | None, limit: int) -> list[ApiKey]:
+        with self._state.lock:
+            ids = sorted(
+                (i for i in self._state.keys if before is None or i < before), reverse=True
+            )
+            return [self._state.keys[key_id].key for key_id in ids[:limit]]
+
+    def _rated(self, row: KeyRow, now: datetime, *, counts: bool) -> Grant:
+        rate, remaining, reset_s = row.key.rate_limit, None, 0.0
+        status = "ok"
+        if rate is not None:
+            window = timedelta(seconds=rate.window_s)
+            row.hits = [hit for hit in row.hits if hit >= now - window][: rate.limit]
+            if counts and len(row.hits) >= rate.limit:
+                status = "limited"
+            elif counts:
+                row.hits.insert(0, now)
+            remaining = rate.limit - len(row.hits)
+            if row.hits:
+                reset_s = (row.hits[-1] + window - now).total_seconds()
+        if status == "ok":
+            self._used(row, now)
+        return Grant(status, _caller(row), remaining, reset_s)
+
+    @staticmethod
+    def _used(row: KeyRow, now: datetime) -> None:
+        last = row.key.last_used_at
+        if last is None or last < now - timedelta(minutes=1):
+            row.key = replace(row.key, last_used_at=now)
+
+
+def _refusal(key: ApiKey, scopes: Sequence[str], ip: str | None, now: datetime) -> str | None:
+    if key.revoked_at is not None and key.revoked_at <= now:
+        return "revoked"
+    if key.expires_at is not None and key.expires_at <= now:
+        return "expired"
+    if key.allowed_ips and not _is_inside(ip, key.allowed_ips):
+        return "ip"
+    if scopes and key.scopes.isdisjoint(scopes):
+        return "scope"
+    return None
+
+
+def _is_inside(ip: str | None, networks: Sequence[str]) -> bool:
+    try:
+        address = ip_address((ip or "").partition("%")[0])
+    except ValueError:
+        return False
+    return any(address in ip_network(network) for network in networks)
+
+
+def _caller(row: KeyRow) -> Caller:
+    key = row.key
+    return Caller(
+        key_id=key.id,
+        name=key.name,
+        scopes=key.scopes,
+        projects=key.projects,
+        max_concurrent=key.max_concurrent,
+        rate_limit=key.rate_limit,
+        allowed_ips=key.allowed_ips,
+        expires_at=key.expires_at,
+        unlimited=row.unlimited,
+    )

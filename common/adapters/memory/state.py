@@ -1,0 +1,316 @@
+"""What the ports of this folder share: rows in dicts under one lock, and a clock to turn by hand.
+
+Every port call takes the lock for its whole length, which is what a transaction is to the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from common.domain.command import ACTIVE, Command, State
+from common.domain.errors import FieldError, InvalidField, InvalidRequest
+from common.domain.events import END, STATE, Event, NewEvent, dumps
+from common.domain.identifiers import COMMAND, show
+from common.domain.keys import ApiKey, Caller
+from common.domain.project import FoundProject
+from common.ports.commands import Idempotency, Origin
+from common.ports.outbox import OutgoingEvent
+from common.ports.upkeep import DeadLetter
+
+Clock = Callable[[], datetime]
+
+OTHER_STREAM: Final = "stderr"
+POSITIONS: Final = 1000  # a longer queue is not counted
+_SECRET_PARTS: Final = ("result", "structured_output", "permission_denials")
+
+
+@dataclass
+class CommandRow:
+    """A command with its hot part: numbering, lease, offsets, and its events."""
+
+    command: Command
+    sealed_env: bytes | None
+    queue_deadline: datetime | None
+    next_seq: int = 1
+    token: int = 0
+    lease_until: datetime | None = None
+    worker: int | None = None
+    pod_uid: str | None = None
+    out_offset: int = 0
+    err_offset: int = 0
+    cancel_mode: str | None = None
+    cancel_reason: str | None = None
+    events: list[StoredEvent] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event and the number of the transaction that wrote it."""
+
+    event: Event
+    xid: int
+
+
+@dataclass
+class ProjectRow:
+    """A project as its source showed it last."""
+
+    found: FoundProject
+    source: str
+    gone: bool = False
+    paused_at: datetime | None = None
+
+
+@dataclass
+class KeyRow:
+    """A key, its hash and the grants of its window, newest first."""
+
+    key: ApiKey
+    hash: bytes
+    unlimited: bool = False
+    hits: list[datetime] = field(default_factory=list)
+
+
+@dataclass
+class OutboxRow:
+    """An event that is not published yet; nobody else gets it before `next_at`."""
+
+    event: OutgoingEvent
+    created_at: datetime
+    next_at: datetime
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """Who did what to what."""
+
+    at: datetime
+    key_id: UUID | None
+    action: str
+    target: str
+    project: str | None
+    request_id: str
+
+
+@dataclass(frozen=True)
+class IdempotencyRow:
+    """The first answer to an Idempotency-Key."""
+
+    request_hash: bytes
+    response: Any
+    created_at: datetime
+
+
+def now_utc() -> datetime:
+    return datetime.now(UTC)
+
+
+class MemoryState:
+    """The whole database. Pass a `clock` to make time go as a test wants it."""
+
+    def __init__(self, clock: Clock = now_utc) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.commands: dict[UUID, CommandRow] = {}
+        self.projects: dict[str, ProjectRow] = {}
+        self.keys: dict[UUID, KeyRow] = {}
+        self.outbox: dict[UUID, OutboxRow] = {}
+        self.idempotency: dict[tuple[UUID, str, str], IdempotencyRow] = {}
+        self.audit: list[AuditRow] = []
+        self.dead_letters: dict[UUID, DeadLetter] = {}
+        self.lanes: dict[tuple[str, UUID], int] = {}
+        self.workers: set[int] = set()
+        self.jobs: set[str] = set()
+        self.listeners: list[Any] = []
+        self.next_xid = 1
+        self._turn = 0
+
+    def transaction(self) -> int:
+        """A number for the events of one change; they count upwards in the order of commits."""
+        self.next_xid += 1
+        return self.next_xid - 1
+
+    def turn(self) -> int:
+        """Counts claims, so that the least recently served lane is known exactly."""
+        self._turn += 1
+        return self._turn
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def by_id(self) -> list[CommandRow]:
+        """Every command, oldest first."""
+        return [self.commands[id_] for id_ in sorted(self.commands)]
+
+    def live_in(self, project: str) -> list[CommandRow]:
+        return [r for r in self._live() if r.command.project == project]
+
+    def live_of(self, key_id: UUID) -> list[CommandRow]:
+        return [r for r in self._live() if r.command.key_id == key_id]
+
+    def queued_in(self, project: str) -> list[CommandRow]:
+        """What waits in a project, in the order of its positions."""
+        waiting = [
+            r
+            for r in self.by_id()
+            if r.command.project == project and r.command.state is State.QUEUED
+        ]
+        return sorted(waiting, key=lambda r: (r.command.priority, r.command.id))
+
+    def lease_is_dead(self, row: CommandRow) -> bool:
+        return (
+            row.lease_until is None
+            or row.lease_until < self.clock()
+            or row.worker not in self.workers
+        )
+
+    def shown(self, row: CommandRow) -> Command:
+        """The command with its computed fields, as a reader gets it."""
+        command = row.command
+        live = command.state in ACTIVE
+        return replace(
+            command,
+            queue_position=self.position(row),
+            lease_dead=live and self.lease_is_dead(row),
+        )
+
+    def position(self, row: CommandRow) -> int | None:
+        if row.command.state is State.CLAIMED:
+            return 0
+        if row.command.state is not State.QUEUED:
+            return None
+        place = self.queued_in(row.command.project).index(row)
+        return place + 1 if place < POSITIONS else None
+
+    def append(self, row: CommandRow, event: NewEvent, xid: int) -> None:
+        stored = Event(
+            row.command.id,
+            row.next_seq,
+            self.clock(),
+            event.type,
+            event.data,
+            event.stream,
+            event.offset,
+        )
+        row.events.append(StoredEvent(stored, xid))
+        row.next_seq += 1
+
+    def move(self, row: CommandRow, state: State, **fields: Any) -> None:
+        """A new state with its event."""
+        row.command = replace(row.command, state=state)
+        self.append(row, NewEvent(STATE, dumps({"state": state} | fields)), self.transaction())
+
+    def end(self, row: CommandRow, state: State, outcome: dict[str, Any], event: UUID) -> None:
+        """The final state: outcome, `end` event and outbox row; the secrets go."""
+        row.command = replace(
+            row.command, state=state, outcome=copied(outcome), finished_at=self.clock()
+        )
+        row.sealed_env, row.lease_until = None, None
+        self.append(row, NewEvent(END, b"{}"), self.transaction())
+        self.announce(row.command, str(state), event, outcome)
+
+    def _live(self) -> list[CommandRow]:
+        return [row for row in self.by_id() if row.command.state in ACTIVE]
+
+    # -- what a change leaves behind ---------------------------------------------------------------
+
+    def announce(
+        self, command: Command, type_: str, event: UUID, outcome: dict[str, Any] | None = None
+    ) -> None:
+        """The CloudEvent of a command: ids only, no output."""
+        shown_id = show(COMMAND, command.id)
+        data: dict[str, Any] = {
+            "id": shown_id,
+            "project": command.project,
+            "kind": str(command.kind),
+            "state": str(command.state),
+        }
+        if outcome is not None:
+            data["outcome"] = _without_text(outcome)
+        self.publish(
+            OutgoingEvent(
+                event,
+                f"ai.orchard9.rdev.command.{type_}.v1",
+                f"projects/{command.project}/commands/{shown_id}",
+                data,
+                command.traceparent,
+            )
+        )
+
+    def publish(self, event: OutgoingEvent) -> None:
+        now = self.clock()
+        self.outbox[event.id] = OutboxRow(event, now, now + timedelta(seconds=5))
+
+    def record(
+        self,
+        caller: Caller | None,
+        origin: Origin,
+        action: str,
+        target: str,
+        project: str | None = None,
+    ) -> None:
+        key_id = caller.key_id if caller else None
+        self.audit.append(
+            AuditRow(self.clock(), key_id, action, target, project, origin.request_id)
+        )
+
+    # -- idempotency -------------------------------------------------------------------------------
+
+    def replayed(self, caller: Caller, given: Idempotency | None) -> Any:
+        """The first response to this key, or None. Raises InvalidField for another request."""
+        if given is None:
+            return None
+        row = self.idempotency.get((caller.key_id, given.route, given.key))
+        if row is None:
+            return None
+        if row.request_hash != given.request_hash:
+            code = "idempotency_mismatch"
+            wrong = FieldError("Idempotency-Key", code, "it was used for another request before")
+            raise InvalidField([wrong], code=code)
+        return row.response
+
+    def remember(self, caller: Caller, given: Idempotency | None, response: Any) -> None:
+        if given is not None:
+            self.idempotency[caller.key_id, given.route, given.key] = IdempotencyRow(
+                given.request_hash, response, self.clock()
+            )
+
+
+def storable(*texts: str | None) -> None:
+    """Raise InvalidRequest for what PostgreSQL cannot hold: NUL and lone surrogates."""
+    for text in texts:
+        if text is None:
+            continue
+        if "\0" in text or any(0xD800 <= ord(character) < 0xE000 for character in text):
+            raise InvalidRequest("text must be Unicode without NUL")
+
+
+def copied(value: Any) -> Any:
+    """A JSON value of its own, as a database gives. Raises InvalidRequest for what jsonb refuses."""
+    _check(value)
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def _check(value: Any) -> None:
+    if isinstance(value, str):
+        storable(value)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            storable(name)
+            _check(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check(inner)
+
+
+def _without_text(outcome: dict[str, Any]) -> dict[str, Any]:
+    kept = copied(outcome)
+    if isinstance(agent := kept.get("agent"), dict):
+        for part in _SECRET_PARTS:
+            agent.pop(part, None)
+    return dict(kept)
