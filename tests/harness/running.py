@@ -23,6 +23,7 @@ from rdev.sse import Event, Parser
 ROOT = Path(__file__).resolve().parents[2]
 READY = re.compile(r"ready.*?(http://\S+)")
 SERVE = "common.entrypoints.serve"
+MARK = re.compile(rb"RDEV_COMMAND_ID=([0-9a-f]{32});")
 PATIENCE_S = 60.0  # a bound for things that end much sooner; reaching it is a failure
 
 
@@ -105,15 +106,17 @@ class Rdev:
         except psutil.NoSuchProcess:
             return []
 
-    def processes_of(self, function: str) -> list[int]:
-        """Pids of a function's instances, as `rdev up` says in its status file."""
+    def instances(self) -> list[tuple[str, int]]:
+        """Function and pid of every instance, as `rdev up` says in its status file."""
         status = self.home / "status.json"
         if not status.exists():
             return []
         listed = json.loads(status.read_text())
-        return [
-            i["pid"] for f in listed["functions"] if f["name"] == function for i in f["instances"]
-        ]
+        return [(f["name"], i["pid"]) for f in listed["functions"] for i in f["instances"]]
+
+    def processes_of(self, function: str) -> list[int]:
+        """Pids of a function's instances."""
+        return [pid for name, pid in self.instances() if name == function]
 
     def kill_function(self, function: str, number: signal.Signals = signal.SIGKILL) -> list[int]:
         """Signal every instance of a function; answers their pids."""
@@ -221,15 +224,16 @@ def text_of(events: list[dict[str, Any]]) -> str:
     return "".join(e["data"]["text"] for e in events if e["event"] == "output")
 
 
-def marked(command_id: str) -> list[int]:
-    """Pids of processes that carry a command's mark."""
-    mark = f"RDEV_COMMAND_ID={command_id.removeprefix('cmd_')};".encode()
+def marked(*command_ids: str) -> list[int]:
+    """Pids of processes that carry the mark of one of these commands."""
+    wanted = {command_id.removeprefix("cmd_").encode() for command_id in command_ids}
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if mark in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
+                environ = (entry / "environ").read_bytes()
             except OSError:
                 continue
+            if not wanted.isdisjoint(MARK.findall(environ)):
+                found.append(int(entry.name))
     return found
