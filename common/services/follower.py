@@ -214,8 +214,8 @@ class Follower:
         if status.exit is not None and status.exit.reason == "start_failed":
             return conclude(self.command.kind, status.exit, None, separate=self._separate)
         final = self._pump(first)
-        if final.state is RunState.DONE and final.exit is not None:
-            return self._concluded(final)
+        if final.exit is not None:
+            return self._concluded(final.exit)
         if final.state is RunState.REFUSED:
             return self._never_ran()
         gone = final.state is RunState.ABSENT
@@ -285,10 +285,6 @@ class Follower:
 
     def _sources(self, first: Output | None) -> list[tuple[Stream, Output | None]]:
         names = ("stdout", "stderr") if self._separate else ("merged",)
-        fresh = not any(self.claim.offsets.values())
-        if first is not None and not fresh:
-            first.close()
-            first = None
         return [(cast(Stream, name), first if name != "stderr" else None) for name in names]
 
     def _read(
@@ -361,10 +357,7 @@ class Follower:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def _concluded(self, status: RunStatus) -> Conclusion:
-        record = status.exit
-        if record is None:
-            return self._lost(Reason.SUPERVISOR)
+    def _concluded(self, record: ExitRecord) -> Conclusion:
         stored = self._queue.held(self.command.id, self.token).offsets
         main = "stdout" if self._separate else "merged"
         totals = {main: record.stdout} | ({"stderr": record.stderr} if self._separate else {})
