@@ -595,22 +595,27 @@ def test_a_stop_while_the_workspace_is_away_ends_the_waiting(world: World) -> No
     assert not row.command.ended
 
 
-def test_a_stop_between_start_and_reading_reads_nothing(world: World) -> None:
-    """The stop is seen although the buffer it would have emptied did not exist yet."""
+@pytest.mark.parametrize("call", ["start", "mark_running", "follow"])
+def test_a_stop_at_any_moment_is_seen(world: World, call: str) -> None:
+    """Before the buffer, before the first event, while a wire is being opened: nothing hangs."""
     gate = Gate(world)
-    row = world.submit()
+    row = world.submit(streams="separate")
     follower = world.follower(world.claim())
-    mark = world.queue.mark_running
+    owner: Any = world.queue if call == "mark_running" else world.workspace
+    done = getattr(owner, call)
 
-    def stopped_meanwhile(*args: Any) -> None:
-        mark(*args)
+    def stopped_meanwhile(*args: Any) -> Any:
+        answer = done(*args)
         follower.stop()
+        return answer
 
-    world.queue.mark_running = stopped_meanwhile  # type: ignore[method-assign]
-    following = world.in_thread(follower)
-    assert following.join() is False
+    setattr(owner, call, stopped_meanwhile)
+    assert world.in_thread(follower).join() is False
+    setattr(owner, call, done)
     gate.open()
-    assert row.bytes_of("merged") == b""
+    assert world.follower(world.adopt(row)).follow()
+    assert row.bytes_of("stdout") == b"one\ntwo\n"
+    assert len(world.started) == 1
 
 
 def test_a_zombie_that_takes_the_stream_back_does_not_stop_the_holder(world: World) -> None:
@@ -872,6 +877,45 @@ def test_a_spool_that_vanishes_while_it_is_read_ends_it(
         status = world.workspace.status(fakes.place(), fakes.run_of(row))
         assert status.state is RunState.DONE
     gate.open()
+
+
+def test_a_run_that_turns_out_refused_never_ran(world: World) -> None:
+    """It was seen starting; what ended it was a tombstone."""
+    gate = Gate(world, b"")
+    row = world.submit()
+    following = world.in_thread(world.follower(world.claim()))
+    assert gate.begun.wait(20)
+    until(lambda: row.command.state is State.RUNNING)
+    with world.workspace._changed:
+        world.workspace._runs["/workspaces/demo", fakes.run_of(row)].state = RunState.REFUSED
+    gate.open()
+    assert following.join()
+    assert ended(row) == ("failed", "start_failed")
+
+
+def test_an_output_that_ends_without_a_status_is_opened_again(world: World) -> None:
+    """The last byte alone says nothing about the run."""
+    gate = Gate(world)
+    gate.open()
+    row = world.submit()
+    claim = world.claim()
+    follow, asked = world.workspace.follow, iter([True])
+
+    class Silent:
+        status = None
+
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            return b""
+
+        def close(self) -> None: ...
+
+    def once_silent(*args: Any) -> Any:
+        return Silent() if next(asked, False) else follow(*args)
+
+    world.workspace.start(fakes.place(), module.job_for(row.command, {}, 1 << 20))
+    world.workspace.follow = once_silent  # type: ignore[method-assign]
+    assert world.follower(claim).follow()
+    assert row.bytes_of("merged") == b"one\ntwo\n"
 
 
 # -- small things --------------------------------------------------------------------------------
