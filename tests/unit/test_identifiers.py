@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 from uuid import UUID
 
 import pytest
@@ -17,6 +20,31 @@ def test_new_ids_are_version_7_and_sort_by_age() -> None:
     made = [identifiers.new_id() for _ in range(200)]
     assert made == sorted(made)
     assert {i.version for i in made} == {7}
+
+
+FORKS = """
+import os, sys
+from common.domain.identifiers import new_id
+
+new_id()  # the generator has a state by now, as in a zygote that has made ids
+for child in range(2):
+    ours, theirs = os.pipe()
+    if not os.fork():
+        made = [new_id().int & 0xFFFFFFFF for _ in range(100)]  # random bits, no time, no counter
+        os.write(theirs, repr(made).encode())
+        os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as answer:
+        print(answer.read())
+"""
+
+
+def test_forked_processes_make_different_ids() -> None:
+    """Two children of one process draw different random bits, whatever the clock says."""
+    told = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True)
+    first, second = (ast.literal_eval(line) for line in told.stdout.splitlines())
+    assert len(first) == len(second) == 100
+    assert first != second and first[0] != second[0]
 
 
 @given(st.uuids())
