@@ -67,6 +67,11 @@ check: .venv/.dev ## Run what CI runs besides the tests: style, types, layers, g
 		kubectl kustomize infra/base >/dev/null && echo "infra/base builds"; \
 	else echo "SKIPPED: no kubectl here, infra/base was not built"; fi
 
+.PHONY: soak
+soak: .venv/.dev ## Run the long forms of the storm and of the cold starts (RDEV_STORM, RDEV_COLD_STARTS)
+	RDEV_STORM=$${RDEV_STORM:-2000x50} RDEV_COLD_STARTS=$${RDEV_COLD_STARTS:-200} \
+		$(BIN)/python -m pytest -s tests/faults/test_storm.py tests/faults/test_cold_starts.py
+
 .PHONY: bench
 bench: .venv/.dev ## Measure: ratios of one run, with the absolute figures beside them
 	$(BIN)/python -m tests.load.run $(BENCH)

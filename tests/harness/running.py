@@ -43,6 +43,7 @@ class Rdev:
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = home
         self.environment = {"RDEV_TICK_S": "1", **environment}
+        self.program: tuple[str, ...] = ("-m", "rdev", "up")
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.output: list[str] = []
@@ -57,7 +58,7 @@ class Rdev:
         environment |= {"RDEV_HOME": str(self.home), "RDEV_PORT": "0", **self.environment}
         self.output = []
         process = self.process = subprocess.Popen(
-            [sys.executable, "-m", "rdev", "up", *arguments],
+            [sys.executable, *self.program, *arguments],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -106,13 +107,22 @@ class Rdev:
         except psutil.NoSuchProcess:
             return []
 
-    def instances(self) -> list[tuple[str, int]]:
-        """Function and pid of every instance, as `rdev up` says in its status file."""
-        status = self.home / "status.json"
-        if not status.exists():
+    def status(self) -> list[dict[str, Any]]:
+        """Every function as `rdev up` says in its status file; none when it does not run."""
+        try:
+            listed = json.loads((self.home / "status.json").read_text())
+        except FileNotFoundError:
             return []
-        listed = json.loads(status.read_text())
-        return [(f["name"], i["pid"]) for f in listed["functions"] for i in f["instances"]]
+        functions: list[dict[str, Any]] = listed["functions"]
+        return functions
+
+    def instances(self) -> list[tuple[str, int]]:
+        """Function and pid of every instance."""
+        return [(f["name"], i["pid"]) for f in self.status() for i in f["instances"]]
+
+    def cold_starts(self) -> dict[str, int]:
+        """How often each function was started so far."""
+        return {f["name"]: f["cold_starts"] for f in self.status()}
 
     def processes_of(self, function: str) -> list[int]:
         """Pids of a function's instances."""
