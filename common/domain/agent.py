@@ -82,6 +82,13 @@ class AgentLines:
         return event
 
 
+def result_in(data: bytes) -> dict[str, Any] | None:
+    """The result that a stored agent event holds: the line itself, or the rest of a long one."""
+    value = _object(data) or {}
+    line = value.get("raw") if value.get("truncated") is True else value
+    return line if isinstance(line, dict) and line.get("type") == "result" else None
+
+
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
         # Decoded first: of bytes, `loads` would also take UTF-16 and UTF-32.

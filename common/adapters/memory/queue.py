@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +11,7 @@ from uuid import UUID
 
 from common.adapters.memory.projects import as_project
 from common.adapters.memory.state import OTHER_STREAM, CommandRow, MemoryState
+from common.domain.agent import result_in
 from common.domain.command import ACTIVE, Kind, State
 from common.domain.events import AGENT, NewEvent
 from common.domain.identifiers import new_id
@@ -103,9 +103,9 @@ class MemoryQueue:
             row = self._state.commands.get(command_id)
             for stored in reversed(row.events) if row else ():
                 if stored.event.type == AGENT:
-                    line = json.loads(stored.event.data)
-                    if isinstance(line, dict) and line.get("type") == "result":
-                        return line
+                    result = result_in(stored.event.data)
+                    if result is not None:
+                        return result
             return None
 
     # -- who is next -----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from common.adapters.postgres.batch import Batch
 from common.adapters.postgres.connection import Connection, Row
 from common.adapters.postgres.parameters import jsonb
 from common.adapters.postgres.pool import Database
+from common.domain.agent import result_in
 from common.domain.command import TERMINAL, Kind, State, sources_of
 from common.domain.events import NewEvent
 from common.domain.identifiers import new_id
@@ -110,9 +111,9 @@ class PgQueue:
 
     def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
         for row in self._db.run("agent_result", id=command_id):
-            line = json.loads(row["data"])
-            if isinstance(line, dict) and line.get("type") == "result":
-                return line
+            result = result_in(row["data"])
+            if result is not None:
+                return result
         return None
 
     def _append(self, command_id: UUID, token: int, batch: Batch) -> Row:
