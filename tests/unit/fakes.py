@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from common.domain import identifiers, keys
+from common.domain.agent import result_in
 from common.domain.command import (
     ACTIVE,
     Command,
@@ -162,10 +163,9 @@ class FakeQueue:
 
     def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
         for event in reversed(self.rows[command_id].events):
-            line = json.loads(event.data) if event.type == AGENT else {}
-            line = line.get("raw", line)
-            if line.get("type") == "result":
-                return dict(line)
+            result = result_in(event.data) if event.type == AGENT else None
+            if result is not None:
+                return result
         return None
 
     def mark_running(self, command_id: UUID, token: int) -> UUID:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.domain.agent import AgentLines
+from common.domain.agent import AgentLines, result_in
 from common.domain.events import AGENT, MAX_EVENT_BYTES, OUTPUT, NewEvent
 
 CAPTURES = sorted((Path(__file__).parents[1] / "fixtures" / "claude-2.1.197").glob("*.jsonl"))
@@ -21,7 +22,7 @@ BORDER = MAX_EVENT_BYTES
 
 def chunks(raw: bytes, cuts: list[int]) -> Iterator[bytes]:
     borders = [0, *sorted(c % (len(raw) + 1) for c in cuts), len(raw)]
-    return (raw[a:b] for a, b in zip(borders, borders[1:], strict=False))
+    return (raw[a:b] for a, b in pairwise(borders))
 
 
 def run(raw: bytes, cuts: list[int], offset: int = 0) -> tuple[list[NewEvent], AgentLines]:
@@ -196,6 +197,24 @@ def test_the_event_of_a_long_result_keeps_what_decides() -> None:
         "size": 100_000,
         "permission_denials": [{"tool_name": "Bash", "tool_use_id": "t"}],
     }
+
+
+@pytest.mark.parametrize("size", [500, 100_000])
+def test_a_stored_result_is_found_again(size: int) -> None:
+    """Short or long, from the event alone; other lines are none."""
+    found = [result_in(e.data) for e in run(long_line(size, **RESULT), [])[0] if e.type == AGENT]
+    assert len(found) == 1
+    assert found[0] is not None
+    assert (found[0]["subtype"], found[0]["num_turns"]) == ("success", 2)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b'{"type":"user"}', b'{"raw":5,"truncated":true}', b"[]", b"?", b'{"raw":{"type":"result"}}'],
+)
+def test_other_events_hold_no_result(data: bytes) -> None:
+    """Whatever they look like."""
+    assert result_in(data) is None
 
 
 def test_a_huge_result_leaves_its_text_in_the_stream() -> None:

@@ -75,7 +75,7 @@ def listed(api: Api, query: str, projects: set[str] | None = None) -> Filter:
 
 
 def test_filters_reach_the_store(api: Api) -> None:
-    """`queued` finds claimed ones too, since they are shown as queued; labels split at the first =."""
+    """`queued` finds claimed ones too, which are shown as queued; labels split at the first =."""
     wanted = listed(api, "project=demo&state=queued&state=lost&kind=git&label=a%3Db%3Dc&limit=9")
     assert wanted == Filter(
         frozenset({"demo"}), ["queued", "lost", State.CLAIMED], ["git"], (("a", "b=c"),), None, 10

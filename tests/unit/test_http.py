@@ -60,12 +60,21 @@ class World:
             self.calls.append(call)
             return Reply({"id": call.path["id"], "query": call.query.model_dump()})
 
-        @function.post("/things", summary="", scope="commands:write", body=Thing, idempotent=True, query=Wanted)  # fmt: skip
+        @function.post(
+            "/things",
+            summary="",
+            scope="commands:write",
+            body=Thing,
+            idempotent=True,
+            query=Wanted,
+        )
         def post(call: Call, body: Thing) -> Reply:
             self.calls.append(call)
             return Reply(Answer(said=body.name), 201, {"location": "/x"})
 
-        @function.post("/optional", summary="", scope="commands:write", body=Thing, body_optional=True)  # fmt: skip
+        @function.post(
+            "/optional", summary="", scope="commands:write", body=Thing, body_optional=True
+        )
         def optional(call: Call, body: Thing) -> Reply:
             return Reply({"name": body.name})
 
@@ -368,7 +377,8 @@ def test_without_the_header_there_is_none(world: World) -> None:
     """Nor on a request that gives it twice."""
     world.client().post("/things", content=b"{}")
     assert world.calls[-1].idempotency is None
-    twice = [("authorization", f"Bearer {world.key}"), ("idempotency-key", "a"), ("idempotency-key", "b")]  # fmt: skip
+    key = ("authorization", f"Bearer {world.key}")
+    twice = [key, ("idempotency-key", "a"), ("idempotency-key", "b")]
     answer = world.client(None).request("POST", "/things", content=b"{}", headers=twice)
     assert answer.status_code == 400
 

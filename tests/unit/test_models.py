@@ -179,10 +179,40 @@ def test_what_is_wrong_is_named(body: dict[str, Any], field: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "LD_PRELOAD LD_LIBRARY_PATH BASH_ENV ENV GIT_SSH_COMMAND GIT_CONFIG_COUNT NODE_OPTIONS PATH IFS "
-    "HTTP_PROXY https_proxy PYTHONSTARTUP PERL5OPT RUBYOPT RDEV_COMMAND_ID CLAUDE_CONFIG_DIR PS4 "
-    "BASH_FUNC_x UID PPID RANDOM _ DYLD_INSERT_LIBRARIES PROMPT_COMMAND".split()
-    + ["", "1A", "A-B", "A=B", "A\n", "é", "x" * 129, "A B"],
+    [
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "BASH_ENV",
+        "ENV",
+        "GIT_SSH_COMMAND",
+        "GIT_CONFIG_COUNT",
+        "NODE_OPTIONS",
+        "PATH",
+        "IFS",
+        "HTTP_PROXY",
+        "https_proxy",
+        "PYTHONSTARTUP",
+        "PERL5OPT",
+        "RUBYOPT",
+        "RDEV_COMMAND_ID",
+        "CLAUDE_CONFIG_DIR",
+        "PS4",
+        "BASH_FUNC_x",
+        "UID",
+        "PPID",
+        "RANDOM",
+        "_",
+        "DYLD_INSERT_LIBRARIES",
+        "PROMPT_COMMAND",
+        "",
+        "1A",
+        "A-B",
+        "A=B",
+        "A\n",
+        "é",
+        "x" * 129,
+        "A B",
+    ],
 )
 def test_variables_that_run_other_code_cannot_be_set(name: str) -> None:
     """Security.md row 47, and names that are none."""

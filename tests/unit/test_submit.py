@@ -11,7 +11,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from common.domain import identifiers
 from common.domain.command import Kind, NewCommand
-from common.domain.errors import Conflict, ConcurrencyLimited, Forbidden, InvalidField, NotFound
+from common.domain.errors import ConcurrencyLimited, Conflict, Forbidden, InvalidField, NotFound
 from common.domain.keys import Caller
 from common.ports import signals
 from common.ports.commands import Idempotency, Origin

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -13,7 +14,7 @@ from common.services.timers import Timers
 
 
 class FakeTimer:
-    made: list[FakeTimer] = []
+    made: ClassVar[list[FakeTimer]] = []
 
     def __init__(self, seconds: float, call: Callable[[], None]) -> None:
         self.seconds, self.call, self.daemon, self.started = seconds, call, False, False
