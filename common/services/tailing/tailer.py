@@ -1,7 +1,7 @@
 """The one tailer of a process: who follows a command or a project asks it, and it asks Postgres.
 
-A wake-up (`NOTIFY`, heard in a thread of its own) makes it look at once; polling stands behind
-that, so a lost wake-up costs a moment and no event. With nobody following it does nothing: even
+A wake-up (`NOTIFY`, heard in a thread of its own) makes it look at once; polling stands behind,
+so a lost wake-up costs a moment and no event. With nobody following it does nothing at all: even
 listening begins with the first follower.
 """
 
