@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from common.bootstrap import app
 from common.domain import keys
-from common.domain.errors import RdevError
+from common.domain.errors import RdevError, Unavailable
 
 
 def main() -> int:
@@ -35,14 +36,23 @@ def main() -> int:
 
 
 def _admin_key(path: Path) -> str:
-    """The key text in `path`, made when it is not there; the same at every start."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text("ascii").strip()
-    with os.fdopen(descriptor, "w") as file:
-        text = keys.new_key()
-        file.write(text + "\n")
+    """The key text in `path`, made when it is not there; the same at every start.
+
+    It gets its name only when it is whole: a text cut short would be stored as a key that no
+    request can ever present.
+    """
+    if path.exists() and not path.read_bytes():  # somebody died before there was a key
+        path.unlink()
+    if not path.exists():
+        half = path.with_name(f".{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(keys.new_key() + "\n")
+        with suppress(FileExistsError):  # another start was first, and its key counts
+            os.link(half, path)
+        half.unlink()
+    text = path.read_text("utf-8", "replace").strip()
+    if not keys.is_well_formed(text):
+        raise Unavailable(f"{path} holds no key; remove it and a new one is made")
     return text
 
 
