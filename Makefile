@@ -109,6 +109,6 @@ clean: ## Remove what make made; .rdev, where your projects are, stays
 	@touch $@
 
 .venv/.dev: .uv/bin/uv pyproject.toml uv.lock
-	@$(UV) sync --quiet --frozen --inexact --compile-bytecode --python $(PYTHON)
+	@$(UV) sync --quiet --frozen --inexact --compile-bytecode --python $(PYTHON) --extra claude
 	@$(BIN)/python -m compileall -q $(SOURCES)
 	@touch $@

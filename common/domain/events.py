@@ -62,6 +62,8 @@ def payload(event: Event, *, end: dict[str, Any] | None = None) -> dict[str, Any
     if event.type == OUTPUT:
         body: dict[str, Any] = {"stream": event.stream, "offset": event.offset}
         body |= text_or_base64(event.data)
+    elif event.type == AGENT and event.stream is not None:  # the row holds claude's own line
+        body = {"stream": event.stream, "offset": event.offset, "raw": json.loads(event.data)}
     else:
         body = json.loads(event.data)
     return {"seq": event.seq, **body, "at": timestamp(event.at)}

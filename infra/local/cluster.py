@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Mapping
 
 from infra.local import display
 from infra.local.broker import Broker
+from infra.local.claude import path_with_claude
 from infra.local.faults import Faults
 from infra.local.gateway import EventSender, Gateway
 from infra.local.home import Home
@@ -57,6 +59,7 @@ class Cluster:
             "RDEV_SERVICE_URL": internal + "/services/{service}",
             "RDEV_TRUSTED_PROXIES": "127.0.0.0/8",
             "RDEV_WORKSPACES": "local",
+            "PATH": path_with_claude(settings.environment.get("PATH", os.defpath)),
         }
         self._home = home
         self._manifests = manifests

@@ -126,3 +126,12 @@ def test_the_end_is_the_final_resource() -> None:
 def test_times_are_shown_in_utc_with_milliseconds(at: datetime, text: str) -> None:
     """A time in any zone is shown as the same moment in UTC."""
     assert timestamp(at) == text
+
+
+def test_an_agent_event_shows_the_line_under_raw() -> None:
+    """The row holds claude's own bytes; the event has them as JSON, with their place in stdout."""
+    line = b'{"type":"assistant","seq":99,"at":"never"}\n'
+    event = Event(UUID(int=1), 3, datetime(2026, 1, 1, tzinfo=UTC), "agent", line, "stdout", 10)
+    shown = payload(event)
+    assert (shown["seq"], shown["offset"], shown["stream"]) == (3, 10, "stdout")
+    assert shown["raw"] == {"type": "assistant", "seq": 99, "at": "never"}

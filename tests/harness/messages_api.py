@@ -1,0 +1,133 @@
+"""A stand-in for the Messages API on loopback, so that tests run the real claude with no model.
+
+It answers what a script says, turn by turn: a text, or a tool call; the last answer repeats. Each
+request body is kept. Streaming events have the shape that the public API documents.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+Turn = dict[str, Any]
+
+
+def text(words: str) -> Turn:
+    """The model says something and stops."""
+    return {"type": "text", "text": words}
+
+
+def tool(name: str, **arguments: Any) -> Turn:
+    """The model calls a tool."""
+    return {"type": "tool_use", "id": "toolu_1", "name": name, "input": arguments}
+
+
+class MessagesApi:
+    """The running stand-in. `url` is for ANTHROPIC_BASE_URL."""
+
+    def __init__(self, turns: list[Turn]) -> None:
+        self.turns = turns
+        self.requests: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", "0")))
+                if not self.path.startswith("/v1/messages"):
+                    return self._reply(404, "application/json", b"{}")
+                if "count_tokens" in self.path:
+                    return self._reply(200, "application/json", b'{"input_tokens": 1}')
+                events = "".join(api.answer(json.loads(body)))
+                return self._reply(200, "text/event-stream", events.encode())
+
+            def do_GET(self) -> None:
+                self._reply(404, "application/json", b"{}")
+
+            def _reply(self, status: int, kind: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                """Quiet: pytest shows what matters."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def environment(self, home: str) -> dict[str, str]:
+        """What claude needs to talk to this and to nobody else, with a configuration of its own."""
+        return {
+            "ANTHROPIC_BASE_URL": self.url,
+            "ANTHROPIC_API_KEY": "sk-stand-in",
+            "CLAUDE_CONFIG_DIR": home,
+        }
+
+    def answer(self, request: dict[str, Any]) -> Iterator[str]:
+        """The stream of one answer."""
+        with self._lock:
+            turn = self.turns[min(len(self.requests), len(self.turns) - 1)]
+            self.requests.append(request)
+        yield _event("message_start", message=_message(request))
+        yield from _block(turn)
+        reason = "end_turn" if turn["type"] == "text" else "tool_use"
+        delta = {"stop_reason": reason, "stop_sequence": None}
+        yield _event("message_delta", delta=delta, usage={"output_tokens": 7})
+        yield _event("message_stop")
+
+
+def _message(request: dict[str, Any]) -> dict[str, Any]:
+    usage = {"input_tokens": 11, "output_tokens": 1}
+    empty: dict[str, Any] = {
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": usage,
+    }
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": request["model"],
+    } | empty
+
+
+def _block(turn: Turn) -> Iterator[str]:
+    if turn["type"] == "text":
+        start: dict[str, Any] = {"type": "text", "text": ""}
+        delta = {"type": "text_delta", "text": turn["text"]}
+    else:
+        start = turn | {"input": {}}
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(turn["input"])}
+    yield _event("content_block_start", index=0, content_block=start)
+    yield _event("content_block_delta", index=0, delta=delta)
+    yield _event("content_block_stop", index=0)
+
+
+def _event(kind: str, **fields: Any) -> str:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind} | fields)}\n\n"
+
+
+@contextmanager
+def stand_in(*turns: Turn) -> Iterator[MessagesApi]:
+    """A stand-in that gives these turns."""
+    with MessagesApi(list(turns)) as api:
+        yield api
