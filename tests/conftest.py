@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,11 @@ from common.adapters.postgres.target import Target
 from infra.local.postgres import EmbeddedPostgres
 
 _numbers = itertools.count()
+
+# A job in the background of a shell is born with SIGINT ignored, and so would be every `rdev` that
+# a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
