@@ -71,15 +71,17 @@ class MemoryQueue:
                 _advance(row, event)
             return row.cancel_mode
 
-    def mark_running(self, command_id: UUID, token: int) -> None:
+    def mark_running(self, command_id: UUID, token: int) -> UUID:
+        event = new_id()
         with self._state.lock:
             row = self._holder(command_id, token)
             if row.command.started_at is not None:
-                return
+                return event
             row.command = replace(row.command, started_at=self._state.clock())
             if row.command.state is State.CLAIMED:
                 self._state.move(row, State.RUNNING)
-                self._state.announce(row.command, "started", new_id())
+                self._state.announce(row.command, "started", event)
+            return event
 
     def finish(
         self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
