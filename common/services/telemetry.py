@@ -45,6 +45,7 @@ lease_fenced = _meter.create_counter("rdev.lease.fenced")
 ratelimit_rejected = _meter.create_counter("rdev.ratelimit.rejected")
 auth_denied = _meter.create_counter("rdev.auth.denied")
 exec_reattach = _meter.create_counter("rdev.exec.reattach")
+breaker_opened = _meter.create_counter("rdev.breaker.opened")
 pg_discarded = _meter.create_counter("rdev.pg.discarded")
 invariant_violation = _meter.create_counter("rdev.invariant.violation")
 

@@ -1,5 +1,5 @@
-"""A Kubernetes API for tests: pods, ConfigMaps, watches, and exec into real processes.
+"""A Kubernetes API for tests: pods, ConfigMaps, watches, exec into real processes.
 
-It runs as a process of its own (`python -m tests.fake_kubernetes`), so that the code under test meets
+It is a process of its own (`python -m tests.fake_kubernetes`), so that the code under test meets
 a socket and not a function call. `tests/integration/test_kubernetes_fake.py` has kubectl judge it.
 """

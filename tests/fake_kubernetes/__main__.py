@@ -1,4 +1,4 @@
-"""`python -m tests.fake_kubernetes [--tls FOLDER]`: serve until stdin ends; the first line is the URL."""
+"""`python -m tests.fake_kubernetes [--tls FOLDER]`: serve until stdin ends; line one is the URL."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Exec over v4 and v5 `channel.k8s.io`: real processes behind real frames.
 
-The process outlives its connection, as in a cluster: what a dropped connection kills is only the wire.
+The process outlives its connection, as in a cluster: a dropped connection kills only the wire.
 """
 
 from __future__ import annotations

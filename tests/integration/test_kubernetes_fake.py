@@ -1,4 +1,4 @@
-"""kubectl judges the fake Kubernetes API: what an independent client takes for a cluster, it is one."""
+"""kubectl judges the fake Kubernetes API: what an independent client takes for a cluster is one."""
 
 from __future__ import annotations
 

@@ -8,23 +8,12 @@ every project, and directories go on being projects.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
-from common.domain.command import Kind
+from common.domain.discovery import Entry, settings_of
 from common.domain.project import DEFAULT_MAX_CONCURRENT, NAME, FoundProject, Phase
-
-_KEYS: Final = frozenset(
-    {
-        "name",
-        "description",
-        "pod_selector",
-        "workspace",
-        "allowed_commands",
-        "max_concurrent_commands",
-    }
-)
 
 
 class DirectorySource:
@@ -74,7 +63,7 @@ def _short(error: Exception) -> str:
 def _project(
     name: str, entry: Any, directory: Path | None, broken: list[str]
 ) -> FoundProject | None:
-    settings, issues = _settings(entry)
+    settings, issues = settings_of(Entry(entry))
     if settings.get("name") not in (None, name):
         issues.append(f"name: {settings['name']!r} differs from its key {name!r}")
     path = Path(settings["workspace"]).expanduser() if "workspace" in settings else directory
@@ -99,34 +88,3 @@ def _project(
         max_concurrent_commands=settings.get("max_concurrent_commands", DEFAULT_MAX_CONCURRENT),
         issues=(*broken, *issues),
     )
-
-
-def _settings(entry: Any) -> tuple[dict[str, Any], list[str]]:
-    """The usable settings of an entry, and one issue for each that is not."""
-    if entry is None:
-        return {}, []
-    if not isinstance(entry, dict):
-        return {}, ["its entry in projects.yaml must be a mapping"]
-    good, issues = {}, []
-    for key, value in entry.items():
-        problem = _wrong(str(key), value)
-        if problem:
-            issues.append(f"{key}: {problem}")
-        else:
-            good[str(key)] = value
-    return good, issues
-
-
-def _wrong(key: str, value: Any) -> str | None:
-    if key not in _KEYS:
-        return f"is no setting; there are {', '.join(sorted(_KEYS))}"
-    if key == "allowed_commands":
-        kinds = [str(k) for k in Kind]
-        if not isinstance(value, list) or any(v not in kinds for v in value):
-            return f"must be a list of {', '.join(kinds)}"
-    elif key == "max_concurrent_commands":
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
-            return "must be a whole number from 1 to 1000"
-    elif not isinstance(value, str):
-        return "must be text"
-    return None

@@ -1,0 +1,60 @@
+"""Ports: the cluster where projects are found, and the registry that keeps what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.domain.discovery import Found
+from common.domain.project import FoundProject
+
+
+@dataclass(frozen=True)
+class Synced:
+    """The names of projects that are new, and of those that are gone."""
+
+    appeared: list[str]
+    gone: list[str]
+
+
+class DiscoveryStore(Protocol):
+    def begin(self) -> int:
+        """The number of a look at the cluster, taken before looking."""
+        ...
+
+    def sync(
+        self, source: str, generation: int, found: Sequence[FoundProject], notes: Sequence[str]
+    ) -> Synced | None:
+        """Make the registry say what a look showed; None when a later look was stored already."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What is wrong with the source and belongs to no project."""
+        ...
+
+
+class Cluster(Protocol):
+    name: str
+
+    def look(self) -> Found:
+        """All projects now, asked live. Raises Unavailable."""
+        ...
+
+    def watch(self, changed: Callable[[], None]) -> ClusterWatch:
+        """Begin to watch from a thread of its own.
+
+        `changed` is called after the first list and after every change, from that thread. A lost
+        watch is taken up again, with a new list when the server has forgotten where it was.
+        """
+        ...
+
+
+class ClusterWatch(Protocol):
+    def found(self) -> Found | None:
+        """All projects as of the last event; None before the first list."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching; returns when the thread has ended."""
+        ...
