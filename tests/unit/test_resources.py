@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from common.domain.command import Command, Kind, Priority, State
+import pytest
+
+from common.domain.command import Command, Kind, Priority, Reason, State
+from common.domain.errors import InvalidField, NotFound
+from common.domain.events import dumps
 from common.domain.keys import ApiKey, RateLimit
+from common.domain.outcome import conclude, lost, never_ran
 from common.domain.project import Phase, Project
 from common.domain.resources import command_resource, key_resource, project_resource
+from common.domain.workspace import ExitRecord, StreamTotal
 from common.entrypoints import examples
+from common.entrypoints.models import resources as wire
+from common.entrypoints.pages import page
+from common.entrypoints.problem import body_of
 
 ID = UUID("0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69")
 KEY = UUID("0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a60")
@@ -84,3 +94,68 @@ def test_a_key_without_limits_shows_null() -> None:
     shown = key_resource(replace(API_KEY, projects=None, rate_limit=None, revoked_at=AT))
     assert (shown["projects"], shown["rate_limit"], shown["expires_at"]) == (None, None, None)
     assert shown["revoked_at"] == "2026-01-01T00:00:00.000Z"
+
+
+def ended(state: State, outcome: dict[str, Any]) -> Command:
+    return replace(COMMAND, state=state, outcome=outcome, started_at=AT, finished_at=AT)
+
+
+RESULT = {"session_id": "s", "num_turns": 2, "total_cost_usd": 0.1, "usage": {}, "result": "x"}
+TOTAL = StreamTotal(1, "00" * 32)
+EXIT = ExitRecord("exited", 0, None, TOTAL, TOTAL)
+ANSWERS: list[tuple[type[wire.Resource], dict[str, Any]]] = [
+    (wire.Command, command_resource(COMMAND)),
+    (
+        wire.Command,
+        command_resource(ended(State.CANCELLED, never_ran(Reason.USER))),
+    ),
+    (
+        wire.Command,
+        command_resource(
+            ended(
+                State.SUCCEEDED,
+                conclude(
+                    Kind.CLAUDE,
+                    EXIT,
+                    RESULT | {"subtype": "success", "is_error": False},
+                    separate=True,
+                ).outcome,
+            )
+        ),
+    ),
+    (
+        wire.Command,
+        command_resource(
+            ended(State.LOST, lost(Reason.SUPERVISOR, {"stdout": 1, "stderr": 1}, {}).outcome)
+        ),
+    ),
+    (
+        wire.Command,
+        command_resource(
+            ended(
+                State.FAILED,
+                conclude(
+                    Kind.SHELL,
+                    replace(EXIT, reason="start_failed", code=None, detail="cwd_missing"),
+                    None,
+                    separate=False,
+                ).outcome,
+            )
+        ),
+    ),
+    (wire.Project, project_resource(Project("demo", "/workspace", Phase.READY))),
+    (wire.Key, key_resource(API_KEY)),
+    (wire.CreatedKey, key_resource(API_KEY) | {"key": None}),
+    (wire.CommandPage, page([COMMAND, COMMAND], 1, "cmd", command_resource)),
+    (wire.KeyPage, page([], 1, "key", key_resource)),
+    (wire.Problem, body_of(InvalidField.one("a", "b", "c"), "req_1")),
+    (wire.Problem, body_of(NotFound("x"), "req_1")),
+]
+
+
+@pytest.mark.parametrize(("model", "answer"), ANSWERS, ids=lambda v: getattr(v, "__name__", ""))
+def test_real_answers_have_the_shapes_of_the_description(
+    model: type[wire.Resource], answer: dict[str, Any]
+) -> None:
+    """What openapi.json promises: every field, no other, of these types."""
+    model.model_validate_json(dumps(answer))
