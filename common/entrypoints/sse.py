@@ -96,8 +96,9 @@ class Streams:
         if self._draining.is_set():
             raise ShuttingDown("this instance is stopping")
         key = self._keys.get(caller.key_id)
-        if key is not None and not caller.unlimited and key.count >= self.limits.per_key:
-            raise ConcurrencyLimited(f"this key has {key.count} streams open, which is its limit")
+        count = key.count if key is not None else 0
+        if count >= self.limits.per_key and not caller.unlimited:
+            raise ConcurrencyLimited(f"this key has {count} streams open, which is its limit")
 
     def open(self, subscription: Subscription, caller: Caller) -> EventStream:
         """The response that sends a subscription's events. Raises like `admit`; closes it then."""

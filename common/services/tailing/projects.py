@@ -256,11 +256,11 @@ class ProjectTail:
             await self._read_locked(channel)
 
     async def _read_locked(self, channel: Channel) -> bool:
-        """Read the channel's next page into its ring; whether it held any event."""
+        """Read the channel's next page into its ring; whether there was, or may be, any event."""
         news = await self._news(channel, channel.position)
         channel.add(news, self._pace.ring_limit(len(self._channels)), _now())
         channel.rung |= news.more
-        return bool(news.items)
+        return bool(news.items) or news.more
 
     async def _look(self, now: float) -> None:
         """Ring for commands that were running and are silent, and whose runner has died."""
