@@ -1,6 +1,6 @@
 """What the ports of this folder share: rows in dicts under one lock, and a clock to turn by hand.
 
-Every port call takes the lock for its whole length, which is what a transaction is to the real ones.
+Every call of a port takes the lock for its whole length: that is its transaction.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class MemoryState:
         self.outbox: dict[UUID, OutboxRow] = {}
         self.idempotency: dict[tuple[UUID, str, str], IdempotencyRow] = {}
         self.audit: list[AuditRow] = []
-        self.dead_letters: dict[UUID, DeadLetter] = {}
+        self.dead_letters: dict[UUID, tuple[DeadLetter, datetime]] = {}
         self.lanes: dict[tuple[str, UUID], int] = {}
         self.workers: set[int] = set()
         self.jobs: set[str] = set()
@@ -291,7 +291,7 @@ def storable(*texts: str | None) -> None:
 
 
 def copied(value: Any) -> Any:
-    """A JSON value of its own, as a database gives. Raises InvalidRequest for what jsonb refuses."""
+    """A JSON value of its own. Raises InvalidRequest for text that jsonb refuses."""
     _check(value)
     return json.loads(json.dumps(value, allow_nan=False))
 

@@ -76,12 +76,12 @@ class MemoryUpkeep:
                 "commands": self._drop_commands(keep.commands_days),
                 "audit_log": self._drop_audit(keep.audit_days),
                 "idempotency": self._drop_idempotency(keep.idempotency_hours),
-                "dead_letters": 0,
+                "dead_letters": self._drop_dead_letters(keep.dead_letters_days),
             }
 
     def bury(self, letter: DeadLetter) -> None:
         with self._state.lock:
-            self._state.dead_letters.setdefault(letter.id, letter)
+            self._state.dead_letters.setdefault(letter.id, (letter, self._state.clock()))
 
     def _needs_runner(self, name: str) -> bool:
         row = self._state.projects[name]
@@ -128,4 +128,12 @@ class MemoryUpkeep:
         old = [key for key, row in self._state.idempotency.items() if row.created_at < before]
         for key in old:
             del self._state.idempotency[key]
+        return len(old)
+
+    def _drop_dead_letters(self, days: int) -> int:
+        before = self._state.clock() - timedelta(days=days)
+        letters = self._state.dead_letters.items()
+        old = [letter_id for letter_id, (_, at) in letters if at < before]
+        for letter_id in old:
+            del self._state.dead_letters[letter_id]
         return len(old)

@@ -27,6 +27,7 @@ from common.services import telemetry
 
 _RETRY_S: Final = (0.1, 5.0)  # first and longest pause between attempts to connect
 _HOLD_S: Final = 10.0
+_GOODBYE_S: Final = 2.0
 
 Heard = Callable[[str, str], None]
 
@@ -82,12 +83,18 @@ class PgListening:
             raise Unavailable("the database does not grant this worker's lock")
 
     def close(self) -> None:
+        """When it returns, the server has let the lock go, unless it did not answer for 2 s."""
         self._closed.set()
         with self._lock:
-            if self._connection is not None:
-                self._hang_up(self._connection)
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+            connection = self._connection
+            if connection is not None:
+                self._say_goodbye(connection)
+        if self._thread is threading.current_thread():
+            return
+        self._thread.join(_GOODBYE_S)
+        if connection is not None and self._thread.is_alive():
+            self._hang_up(connection)
+        self._thread.join()
 
     def _run(self) -> None:
         pause = _RETRY_S[0]
@@ -128,7 +135,7 @@ class PgListening:
         session = connection.session
         answer = core.Context("")
         with suppress(core.InterfaceError, OSError, ValueError):  # the connection ended
-            while not self._closed.is_set():
+            while True:
                 while notifications:
                     _, channel, payload = notifications.popleft()
                     self._tell(channel, payload)
@@ -170,7 +177,15 @@ class PgListening:
             log.exception("a listener failed", channel=channel)
 
     @staticmethod
+    def _say_goodbye(connection: Connection) -> None:
+        """Ask the server to end the session; it closes its side, and the reading thread's ends."""
+        session = connection.session
+        with suppress(core.InterfaceError, OSError, ValueError):  # it is closed already
+            session._sock.write(core.TERMINATE_MSG)
+            session._sock.flush()
+
+    @staticmethod
     def _hang_up(connection: Connection) -> None:
-        """Make the reading thread's read return."""
+        """Make the reading thread's read return without the server's help."""
         with suppress(OSError):  # it is closed already
             connection.session._usock.shutdown(socket.SHUT_RDWR)

@@ -25,10 +25,11 @@ class PgUpkeep:
     def exclusive(self, job: str) -> Iterator[bool]:
         with self._db.session() as connection:
             got = bool(connection.run("job_lock", {"job": job})[0]["got"])
-            yield got
-            # After an exception the pool discards the connection, and the lock goes with it.
-            if got:
-                connection.run("job_unlock", {"job": job})
+            try:
+                yield got
+            finally:  # a broken connection's lock goes with it
+                if got and not connection.broken:
+                    connection.run("job_unlock", {"job": job})
 
     def projects_to_ring(self) -> list[str]:
         return [row["project"] for row in self._db.run("projects_to_ring")]
