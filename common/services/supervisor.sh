@@ -62,10 +62,16 @@ clock() {
   clock=${clock%.*}${clock#*.}
 }
 
+# seconds MS: as sleep wants them, in $seconds.
+seconds() {
+  seconds_ms=$(($1 % 1000 + 1000))
+  seconds=$(($1 / 1000)).${seconds_ms#1}
+}
+
 # nap MS
 nap() {
-  nap_ms=$(($1 % 1000 + 1000))
-  sleep "$(($1 / 1000)).${nap_ms#1}"
+  seconds "$1"
+  "$sleep" "$seconds"
 }
 
 # process PID: its state letter and start time, in $proc_state and $proc_start.
@@ -88,6 +94,19 @@ process() {
 living() {
   process "$1" && [ "$proc_start" = "$2" ] || return 1
   case $proc_state in Z | X) return 1 ;; esac
+}
+
+# locate TOOL: its path, in $found; the bare name when PATH has none.
+locate() {
+  IFS=:
+  for found in $PATH; do
+    found=$found/$1
+    if [ -x "$found" ]; then
+      IFS=$ifs
+      return 0
+    fi
+  done
+  IFS=$ifs found=$1
 }
 
 # first_line FILE: in $line; empty when there is none (yet).
@@ -148,10 +167,31 @@ forbid() {
 # and session; not what also wiped its environment.
 marked() {
   pids=
-  for marked_file in $(grep -lsF -e "$1" /proc/[0-9]*/environ 2>/dev/null); do
+  for marked_file in $(carriers "$1" 2>/dev/null); do
     marked_pid=${marked_file#/proc/}
-    pids="$pids ${marked_pid%/environ}"
+    case $marked_file in /proc/*/environ) pids="$pids ${marked_pid%/environ}" ;; esac
   done
+}
+
+# carriers MARK: the files of /proc that hold it, and maybe others. An environment separates its
+# variables by NUL, and busybox's grep reads no further than the first. So it has to find a text of
+# ours behind a NUL too; when it cannot, slower tools do the work.
+carriers() {
+  behind_nul='RDEV_BEHIND_NUL=5c1f;'
+  [ -s "$runs/.nul" ] || printf 'x\000%s\n' "$behind_nul" >"$runs/.nul"
+  carriers=$(grep -lsF -e "$1" -e "$behind_nul" /proc/[0-9]*/environ "$runs/.nul")
+  case $carriers in
+  *.nul*) printf '%s\n' "$carriers" ;;
+  *)
+    if command -v strings >/dev/null; then
+      strings -f /proc/[0-9]*/environ | grep -F -e "$1" | cut -d: -f1
+    else
+      for carrier in /proc/[0-9]*/environ; do
+        tr '\0' '\n' <"$carrier" | grep -qF -e "$1" && printf '%s\n' "$carrier"
+      done
+    fi
+    ;;
+  esac
 }
 
 # hit SIGNAL PIDS
@@ -261,7 +301,7 @@ sizes() {
 # an ignored SIGINT for ever, and claude and most programs are asked to stop with SIGINT. So it is an
 # element of a foreground pipeline, and the other element kills the shell that would wait for it.
 verb_start() {
-  command -v setsid >/dev/null || refusal unsupported "the workspace has no setsid"
+  [ "$setsid" != setsid ] || refusal unsupported "the workspace has no setsid"
   set -- sh "$script" own "$runs" "$id" "$@"
   if [ -n "${BASH_VERSION-}" ]; then
     # bash passes on variables that have no valid name and that it can therefore not unset; env can.
@@ -277,7 +317,7 @@ END
     reply=$(
       read -r self _ </proc/self/stat
       {
-        setsid "$@" <&4 >&5 2>&6 4<&- 5>&- 6>&- |
+        "$setsid" "$@" <&4 >&5 2>&6 4<&- 5>&- 6>&- |
           kill -s KILL "$self"
       } 5>&1
     )
@@ -448,10 +488,10 @@ relay() {
   export RDEV_HELPER="$id;"
   trap '' XFSZ # a write beyond the limit is then an error to cat, not its death
   ulimit -f "$blocks"
-  cat && exit 0
+  "$cat" && exit 0
   read -r self _ </proc/self/stat
   position "$self" 1
-  cat >/dev/null
+  "$cat" >/dev/null
   [ "${pos:-0}" -lt $((blocks * 512)) ] || exit 3
   exit 4
 }
@@ -493,7 +533,6 @@ run() {
     (watch) 4>&- 6>&- 7<&- &
     watcher=$!
   fi
-  find_setsid
   launch
   code=$?
   exec 4>&- 6>&- 7<&-
@@ -505,16 +544,6 @@ run() {
     reason=${line:-killed}
   fi
   finish
-}
-
-# find_setsid: where it is, in $setsid; the job's own PATH may not lead there.
-find_setsid() {
-  IFS=:
-  for setsid in $PATH; do
-    setsid=$setsid/setsid
-    [ ! -x "$setsid" ] || break
-  done
-  IFS=$ifs
 }
 
 # launch: the command, in the foreground (see verb_start); its exit code.
@@ -584,7 +613,7 @@ feed() {
   set -- $eager
   while :; do
     if [ -e "$dir/in.$at" ]; then
-      cat "$dir/in.$at" || exit 0 # the command closed its stdin
+      "$cat" "$dir/in.$at" || exit 0 # the command closed its stdin
       size "$dir/in.$at"
       at=$((at + size))
       # shellcheck disable=SC2086
@@ -594,7 +623,7 @@ feed() {
     first_line "$dir/in.last"
     [ "$line" != "$at" ] || exit 0
     owned || commanded || exit 0
-    sleep "${1:-$idle}"
+    "$sleep" "${1:-$idle}"
     [ $# -eq 0 ] || shift
   done
 }
@@ -659,7 +688,8 @@ watch() {
   [ $step -ge 5 ] || step=5
   while :; do
     watch_once
-    nap $((left * 10)) &
+    seconds $((left * 10))
+    "$sleep" "$seconds" & # the tool itself and no shell around it, so that killing it ends it
     rest=$!
     wait $rest
     owned || commanded || exit 0
@@ -801,7 +831,7 @@ seal() {
   # Over the reserved bytes. Where even that needs new space the run stays `running` until there is
   # some: whatever we said without having written it could be unsaid by our death.
   until { printf '%s\n' "$record" 1<>"$1"; } && mv "$1" "$dir/exit"; do
-    sleep 1
+    "$sleep" 1
   done
 }
 
@@ -813,7 +843,7 @@ verb_kill() {
   starting | running | orphan)
     create "$dir/why" "$2" || true # the first reason stays
     forbid killed || true          # not launched yet: then it never will be
-    setsid sh "$script" reap "$runs" "$id" "$1" "$3" </dev/null >/dev/null 2>>"$dir/log" &
+    "$setsid" sh "$script" reap "$runs" "$id" "$1" "$3" </dev/null >/dev/null 2>>"$dir/log" &
     ;;
   esac
   report
@@ -853,7 +883,8 @@ launching() {
 ask() {
   commanded || return 0
   # The command leads its group from its `setsid` on; an instant earlier there is only the process.
-  kill -s "$1" -- "-$cmd" 2>/dev/null || hit "$1" "$cmd"
+  # (Not `-s NAME --`: busybox sends that signal and fails.)
+  kill "-$1" "-$cmd" 2>/dev/null || hit "$1" "$cmd"
   clock
   ask_begun=$clock ask_ms=5
   while [ $((clock - ask_begun)) -lt "$2" ]; do
@@ -932,7 +963,7 @@ pump() {
     [ -z "$last_pass" ] || break
     still_wanted
     [ -n "$tended" ] || abandoned || break
-    sleep "${1:-$idle}" || exit 75 # killed by our successor
+    "$sleep" "${1:-$idle}" || exit 75 # killed by our successor
     [ $# -eq 0 ] || shift
   done
   look
@@ -968,7 +999,7 @@ pass() {
   fi
   # Equal only when the supervisor's own descriptor says so; in doubt we read.
   [ "$here" != "$there" ] || return 0
-  cat <&3 || exit 75
+  "$cat" <&3 || exit 75
   position $$ 3
   [ "$pos" = "$here" ] || moved=yes
 }
@@ -1066,6 +1097,14 @@ main() {
     printf 'refused read_only %s is not a directory of this user\n' "$runs"
     exit 0
   }
+  # By path, because some busybox runs its own tools without exec, and then our marks are not in
+  # their environment. And setsid, because the PATH of a job may not lead to it.
+  locate cat
+  cat=$found
+  locate sleep
+  sleep=$found
+  locate setsid
+  setsid=$found
   case $verb:$# in
   start:4 | own:4 | follow:2 | send:3 | kill:3 | reap:2 | status:0 | refuse:0 | gc:1) ;;
   *) exit 64 ;;

@@ -19,6 +19,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ class Bench:
     workspace: SupervisedWorkspace
     channels: list[LocalChannel]
     started: list[str] = field(default_factory=list)
+    doors: list[FileIO] = field(default_factory=list)
     keepers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -193,6 +195,8 @@ def bench(shell: str, tmp_path: Path) -> Iterator[Bench]:
 def close(bench: Bench) -> None:
     for channel in bench.channels:
         channel.close()
+    for door in bench.doors:
+        door.close()
 
 
 def make_bench(shell: str, folder: Path, **limits: int) -> Bench:
@@ -339,7 +343,9 @@ def test_stdin_opened_again_shows_only_stdin(bench: Bench) -> None:
 
 def test_signals_are_at_their_defaults(bench: Bench) -> None:
     """No signal is ignored or blocked in a command: SIGINT is how claude is asked to stop."""
-    data, _ = bench.run(bench.job("grep -E '^Sig(Blk|Ign)' /proc/self/status"))
+    # Not through `sh -c`: busybox's own shell hands an ignored SIGQUIT on.
+    job = Job(bench.job("").run_id, ("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"))
+    data, _ = bench.run(job)
     assert {line.split()[1] for line in data.splitlines()} == {b"0" * 16}
 
 
@@ -510,6 +516,9 @@ def stop_at(bench: Bench, step: str) -> Callable[[], None]:
     # `setsid` is called twice: to detach the supervisor, which may pass, and to launch the command.
     passing = 'case "$*" in *" own "*) exec $REAL "$@" ;; esac\n' if step == "setsid" else ""
     bench.shim(step, f'{passing}echo x >"{reached}"; read -r x <"{release}"; exec $REAL "$@"')
+    # Both ways, so that it never waits for a reader: a kill may have ended the one there was.
+    door = FileIO(os.open(release, os.O_RDWR), "r+")
+    bench.doors.append(door)
     calls = []
 
     def step_on() -> None:
@@ -518,7 +527,7 @@ def stop_at(bench: Bench, step: str) -> Callable[[], None]:
             reached.read_bytes()
             bench.unshim(step)
         else:
-            release.write_text("\n")
+            door.write(b"\n")
 
     return step_on
 
@@ -770,13 +779,32 @@ def test_an_idle_follower_ends_with_its_caller(bench: Bench) -> None:
 
 def test_a_grandchild_in_its_own_session_is_killed(bench: Bench) -> None:
     """What left the command's session dies by its mark, and is counted."""
-    job = bench.job("setsid sleep 600 & setsid sleep 600 & echo ready; exec sleep 600")
-    start = bench.start(job)
-    expect(start.output, b"ready\n")
+    stray = "setsid sh -c 'echo up; exec sleep 600' & "
+    start = bench.start(job := bench.job(stray + stray + "exec sleep 600"))
+    expect(start.output, b"up\nup\n")
     bench.workspace.kill(bench.place, job.run_id, KillMode.GRACEFUL, "user")
     record = bench.record(job.run_id)
     assert (record.reason, record.signal, record.orphans) == ("user", 15, 2)
     settled(job.run_id)
+
+
+@pytest.mark.skipif(not BUSYBOX, reason="there is no busybox here")
+@pytest.mark.parametrize("missing", ["", "strings"])
+def test_marks_are_found_with_a_grep_that_stops_at_nul(tmp_path: Path, missing: str) -> None:
+    """With nothing but busybox, whose grep sees only one variable, strays are killed too."""
+    bench = make_bench("busybox", tmp_path)
+    if missing:
+        (bench.tools / missing).unlink()
+    bare = {"AAA": "1", "PATH": str(bench.tools), "ZZZ": "1"}
+    bench.workspace = SupervisedWorkspace(Recording(bench.channels, tmp_path / "runs", bare))
+    environment = {"AAAA": "1", "A_FIRST": "1", "ZZ_LAST": "1"}
+    script = "setsid sh -c 'echo up; exec sleep 600' & exec sleep 600"
+    start = bench.start(job := bench.job(script, env=environment))
+    expect(start.output, b"up\n")
+    bench.workspace.kill(bench.place, job.run_id, KillMode.FORCE, "user")
+    assert bench.record(job.run_id).orphans == 1
+    settled(job.run_id)
+    close(bench)
 
 
 def test_what_a_command_leaves_behind_is_killed_and_counted(bench: Bench) -> None:
