@@ -13,7 +13,7 @@ from infra.generation import declared
 ROOT = declared.ROOT
 PAGE = (ROOT / "docs" / "reference" / "settings.md").read_text()
 # Names inside the supervisor's own processes, and what a deny list matches; nobody sets them.
-INTERNAL = {"RDEV_FOLLOWER", "RDEV_HELPER", "RDEV_"}
+INTERNAL = {"RDEV_BEHIND_NUL", "RDEV_FOLLOWER", "RDEV_HELPER", "RDEV_"}
 
 
 @pytest.mark.parametrize("field", fields(Settings), ids=lambda f: f.metadata["variable"])
