@@ -183,14 +183,17 @@ class Cluster:
 async def _end_commands(runner: Function, within_s: float) -> None:
     """Have every instance of the runner cancel its commands, and wait until they have ended.
 
-    By a signal, not by a request: a request could come from anybody on this machine.
+    By a signal, not by a request: a request could come from anybody on this machine. All the time
+    that is left is the runner's: a command that ignores SIGTERM takes two seconds to end.
     """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
     try:
         async with asyncio.timeout(within_s / 2):
             await runner.ensure_one()  # it adopts the commands of a runner that died just now
     except (HttpError, TimeoutError) as error:
         log.error("running commands cannot be cancelled: %s", error)
-    await runner.close(within_s / 2, number=signal.SIGUSR1)
+    await runner.close(deadline - loop.time(), number=signal.SIGUSR1)
 
 
 def listen(port: int) -> socket.socket:
