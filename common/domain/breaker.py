@@ -3,8 +3,8 @@
 closed ─failures─► open ─time─► half_open (one probe) ─success─► closed
                      ▲────────failure────────┘
 
-A probe that has neither failed nor succeeded within `probe_s` counts as good: a follower of a silent
-command is connected and has nothing to show for it, and must not keep everybody else out.
+A probe that has neither failed nor succeeded within `probe_s` counts as good: a follower of a
+silent command is connected with nothing to show for it, and must not keep everybody else out.
 Times are seconds of any monotonic clock, handed in.
 """
 

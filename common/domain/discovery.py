@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from common.domain.command import Kind
+from common.domain.command import Kind, Reason
 from common.domain.project import DEFAULT_MAX_CONCURRENT, NAME, FoundProject, Phase
 
 PREFIX: Final = "rdev.orchard9.ai"
@@ -77,16 +77,51 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def incarnation(uid: str, restarts: int) -> str:
-    """One life of a container: what a command runs in ends with it. Kept in `pod_uid`."""
-    return f"{uid}/{restarts}"
+@dataclass(frozen=True)
+class Life:
+    """One life of a container: what a command runs in, and what ends with it.
 
+    Its text is kept in `pod_uid`, with the command, because the project may move to another pod
+    while this one goes on. `labelled`: the pod's labels named the project, not a `pod_selector`.
+    """
 
-def ended_by(then: str, now: str) -> str | None:
-    """Why a life is over, seen from a later one: `pod_deleted`, `pod_restarted`, or it is not."""
-    if then == now or not then:
+    uid: str
+    restarts: int
+    pod: str
+    container: str
+    labelled: bool
+
+    def __str__(self) -> str:
+        how = "label" if self.labelled else "selector"
+        return f"{self.uid}/{self.restarts}/{self.pod}/{self.container}/{how}"
+
+    @classmethod
+    def parse(cls, text: str) -> Life | None:
+        """None for text that names no life, such as a laptop's empty one."""
+        match text.split("/"):
+            case [uid, restarts, pod, container, how] if restarts.isdecimal():
+                return cls(uid, int(restarts), pod, container, how == "label")
         return None
-    return "pod_restarted" if then.partition("/")[0] == now.partition("/")[0] else "pod_deleted"
+
+    def ended(self, pod: Pod) -> Reason | None:
+        """Why it is over, when the pod of its name is this one now; None while it lasts."""
+        if pod.uid != self.uid:
+            return Reason.POD_DELETED
+        restarts = {container.name: container.restarts for container in pod.containers}
+        if restarts.get(self.container, self.restarts) != self.restarts:
+            return Reason.POD_RESTARTED
+        return None
+
+    def has_left(self, pod: Pod, project: str) -> bool:
+        """Whether the pod's labels no longer name the project they named."""
+        return self.labelled and project_of(pod) != project
+
+
+def project_of(pod: Pod) -> str | None:
+    """The project a pod's labels name."""
+    if pod.labels.get(PROJECT) != "true":
+        return None
+    return pod.labels.get(NAME_LABEL) or pod.name
 
 
 def merge(pods: Sequence[Pod], entries: Mapping[str, Entry]) -> Found:
@@ -105,9 +140,9 @@ def _labelled(pods: Sequence[Pod]) -> tuple[dict[str, list[Pod]], list[str]]:
     found: dict[str, list[Pod]] = {}
     notes = []
     for pod in pods:
-        if pod.labels.get(PROJECT) != "true":
+        name = project_of(pod)
+        if name is None:
             continue
-        name = pod.labels.get(NAME_LABEL) or pod.name
         if NAME.fullmatch(name):
             found.setdefault(name, []).append(pod)
         else:
@@ -156,12 +191,18 @@ def _found(
         or (pod.annotations.get(DESCRIPTION, "") if pod else ""),
         namespace=pod.namespace if pod else None,
         pod=pod.name if pod else None,
-        pod_uid=incarnation(pod.uid, container.restarts if container else 0) if pod else None,
+        pod_uid=_life(pod, container, labelled="pod_selector" not in settings),
         container=container.name if container else None,
         allowed_commands=tuple(allowed) if allowed is not None else None,
         max_concurrent_commands=settings.get("max_concurrent_commands", DEFAULT_MAX_CONCURRENT),
         issues=tuple(issues),
     )
+
+
+def _life(pod: Pod | None, container: Container | None, *, labelled: bool) -> str | None:
+    if pod is None or container is None:
+        return None
+    return str(Life(pod.uid, container.restarts, pod.name, container.name, labelled))
 
 
 def phase_of(pod: Pod, container: Container | None) -> Phase:

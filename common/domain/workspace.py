@@ -6,6 +6,7 @@ words in which it answers.
 WorkspaceError
 ├── TransportLost          the channel broke: what was asked may or may not have happened
 ├── WorkspaceUnreachable   nothing got through: nothing happened
+├── WorkspaceGone          what the run was in has ended, and the run with it
 ├── StartRefused           the workspace said no before it claimed the run: nothing happened
 ├── RunAbsent              this workspace knows no such run
 ├── OffsetBeyondEnd        asked to read or write past what the workspace has
@@ -20,6 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
+
+from common.domain.command import Reason
 
 Streams = Literal["merged", "separate"]
 Stream = Literal["merged", "stdout", "stderr"]
@@ -81,6 +84,14 @@ class WorkspaceUnreachable(WorkspaceError):
     """Nothing reached the workspace, so nothing happened there."""
 
 
+class WorkspaceGone(WorkspaceError):
+    """The pod is deleted or its container was started anew; `reason` is the command's then."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 class StartRefused(WorkspaceError):
     """The workspace would not start the run and claimed nothing; `code` says why.
 
@@ -116,7 +127,10 @@ class WorkspaceBroken(WorkspaceError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a project's commands run. On a laptop only `project` and `path` (absolute) matter."""
+    """Where a project's commands run. On a laptop only `project` and `path` (absolute) matter.
+
+    `pod_uid` is a `discovery.Life`: that one life of one container and no other.
+    """
 
     project: str
     path: str

@@ -1,7 +1,8 @@
 """Ports: what rdev depends on, and the breakers that stand before it.
 
 A breaker's row is shared by processes that come and go: read when a process first asks, written
-when the state changes. Losing the database loses only the sharing; each process still has its own count.
+when the state changes. Losing the database loses only the sharing; each process still has its own
+count.
 """
 
 from __future__ import annotations

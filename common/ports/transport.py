@@ -48,6 +48,13 @@ class Transport(Protocol):
         """
         ...
 
+    def verify(self, place: Place) -> None:
+        """Ask live, before a start, whether the workspace is still the one `place` means.
+
+        Raises WorkspaceGone, WorkspaceUnreachable. Every `open` may raise WorkspaceGone as well.
+        """
+        ...
+
     def runs(self, place: Place) -> str:
         """The absolute directory, as seen in the workspace, that holds its run directories.
 

@@ -2,7 +2,7 @@
 
 Implemented over any Transport by `services/supervision.py`, and in dicts by
 `adapters/memory/workspace.py`; `tests/contract/test_workspace.py` holds both to this text.
-Every method may raise TransportLost and WorkspaceUnreachable.
+Every method may raise TransportLost, WorkspaceUnreachable and WorkspaceGone.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from common.domain.workspace import (
     Superseded,
     TransportLost,
     WorkspaceError,
+    WorkspaceGone,
 )
 from common.ports.queue import Claim, LeaseLost, Queue
 from common.ports.sealer import Sealer
@@ -96,6 +97,7 @@ class Follower:
         self._cancel_lock = threading.Lock()
         self._cancel: tuple[str, str] | None = None
         self._killed: str | None = None
+        self._gone = Reason.WORKSPACE_GONE  # why, when the workspace has ended
         self._launched = False
         self._unsure = False  # a start of ours was lost on its way and may still arrive
         self._pause = RETRY_S[0]
@@ -157,8 +159,20 @@ class Follower:
         self.command = self.claim.command
 
     def _once(self) -> None:
-        status, first = self._patiently(self._enter)
+        status, first = self._patiently(self._enter_or_gone)
         self._finish(self._settle(status, first))
+
+    def _enter_or_gone(self) -> tuple[RunStatus, Output | None]:
+        try:
+            return self._enter()
+        except WorkspaceGone as gone:
+            return self._absent(gone), None
+
+    def _absent(self, gone: WorkspaceGone) -> RunStatus:
+        """What the run was in has ended: it cannot be asked, and cannot run any more."""
+        self._gone = gone.reason
+        log.warning("workspace gone", command_id=str(self.command.id), detail=str(gone))
+        return RunStatus(RunState.ABSENT)
 
     def _enter(self) -> tuple[RunStatus, Output | None]:
         """Start the run, or find what became of it."""
@@ -210,7 +224,7 @@ class Follower:
         if status.state is RunState.REFUSED:
             return self._never_ran()
         if status.state is RunState.ABSENT:
-            return self._lost(Reason.WORKSPACE_GONE)
+            return self._lost(self._gone)
         if status.exit is not None and status.exit.reason == "start_failed":
             return conclude(self.command.kind, status.exit, None, separate=self._separate)
         final = self._pump(first)
@@ -219,7 +233,7 @@ class Follower:
         if final.state is RunState.REFUSED:
             return self._never_ran()
         gone = final.state is RunState.ABSENT
-        return self._lost(Reason.WORKSPACE_GONE if gone else Reason.SUPERVISOR)
+        return self._lost(self._gone if gone else Reason.SUPERVISOR)
 
     def _never_ran(self) -> Conclusion:
         """A tombstone: of a cancel, or of a predecessor whose start was refused."""
@@ -320,6 +334,8 @@ class Follower:
                     return output.status
             except RunAbsent:
                 return RunStatus(RunState.ABSENT)
+            except WorkspaceGone as gone:  # what was read of it is kept
+                return self._absent(gone)
             except OffsetBeyondEnd:  # the spool shrank: what runs there cannot be followed
                 self._patiently(self._kill_hard)
                 return RunStatus(RunState.LOST)

@@ -68,6 +68,7 @@ class SupervisedWorkspace:
 
     def start(self, place: Place, job: Job) -> Start:
         """See `Workspace.start`."""
+        self._transport.verify(place)
         text = job_text(place, job)
         sizes = (str(len(text)), str(len(job.stdin)))
         arguments = ("start", job.run_id, *sizes, *self._limits)

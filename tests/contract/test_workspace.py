@@ -12,8 +12,15 @@ from typing import Protocol
 
 import pytest
 
+from common.adapters.kubernetes.access import Access
+from common.adapters.kubernetes.api import Api
+from common.adapters.kubernetes.pods import Pods
+from common.adapters.kubernetes.transport import KubernetesTransport
+from common.adapters.memory.dependencies import MemoryDependencies
 from common.adapters.memory.workspace import MemoryWorkspace, Process
 from common.adapters.workspace_local.transport import LocalChannel, LocalTransport
+from common.domain.breaker import Thresholds
+from common.domain.discovery import Life
 from common.domain.workspace import (
     Job,
     KillMode,
@@ -26,8 +33,11 @@ from common.domain.workspace import (
     Superseded,
     TransportLost,
 )
+from common.ports.dependencies import KUBERNETES
 from common.ports.workspace import Output, Workspace
+from common.services.breaker import SharedBreakers
 from common.services.supervision import SupervisedWorkspace
+from tests.fake_kubernetes.running import NAMESPACE, FakeKubernetes
 
 PATIENCE_S = 30.0  # only a broken build waits this long
 
@@ -107,6 +117,40 @@ class KeepingTransport(LocalTransport):
         return channel
 
 
+class KubernetesBench:
+    """A pod of the fake API; its commands run in real processes behind real WebSockets."""
+
+    def __init__(self, folder: Path, fake: FakeKubernetes) -> None:
+        (folder / "demo").mkdir()
+        self._gate = folder / "demo" / "gate"
+        os.mkfifo(self._gate)
+        self._fake = fake
+        self.name = f"pod-{uuid.uuid4().hex[:8]}"
+        made = fake.pod(self.name, project="demo")
+        self._access = Access(kubeconfig=str(fake.kubeconfig))
+        breakers = SharedBreakers(MemoryDependencies(), Thresholds())
+        api = Api(self._access, breakers.of(KUBERNETES))
+        life = Life(made["metadata"]["uid"], 0, self.name, "claudebox", labelled=True)
+        self.place = Place("demo", str(folder / "demo"), NAMESPACE, self.name, str(life))
+        transport = KubernetesTransport(self._access, Pods(api), breakers, str(folder / "runs"))
+        self.workspace: Workspace = SupervisedWorkspace(transport)
+
+    def release(self) -> None:
+        self._gate.write_text("go\n")
+
+    def close(self) -> None:
+        """The pod goes, and all that runs in it."""
+        self._fake.delete_pod(self.name)
+        self._access.close()
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeKubernetes]:
+    """One API server for all tests."""
+    with FakeKubernetes(tmp_path_factory.mktemp("fake")) as running:
+        yield running
+
+
 class SupervisedBench:
     def __init__(self, folder: Path) -> None:
         (folder / "demo").mkdir()
@@ -122,10 +166,17 @@ class SupervisedBench:
         self._gate.write_text("go\n")
 
 
-@pytest.fixture(params=["memory", "supervised"])
+@pytest.fixture(params=["memory", "supervised", "kubernetes v5", "kubernetes v4"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "memory":
         yield MemoryBench()
+        return
+    if request.param.startswith("kubernetes"):
+        fake: FakeKubernetes = request.getfixturevalue("fake")
+        fake.fail(exec_v4=request.param.endswith("v4"))
+        pod = KubernetesBench(tmp_path, fake)
+        yield pod
+        pod.close()
         return
     supervised = SupervisedBench(tmp_path)
     supervised.prepare_gate()

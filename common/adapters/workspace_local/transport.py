@@ -40,6 +40,9 @@ class LocalTransport:
         """See `Transport.runs`."""
         return str(self._runs / place.project)
 
+    def verify(self, place: Place) -> None:
+        """See `Transport.verify`: a directory has one life, and the supervisor looks at it."""
+
     def open(self, place: Place, argv: Sequence[str], stdin: bytes = b"") -> LocalChannel:
         """See `Transport.open`. The directory itself is the supervisor's to check."""
         try:
