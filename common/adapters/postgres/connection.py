@@ -13,7 +13,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ import pg8000.native
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from common.adapters.postgres.failures import STALE_PLAN, is_fatal, sqlstate, translated
-from common.adapters.postgres.parameters import Parameter, encode
+from common.adapters.postgres.parameters import Parameter, encode_all
 from common.adapters.postgres.statements import statements
 from common.adapters.postgres.target import Target
 from common.domain.errors import Unavailable
@@ -35,7 +35,7 @@ SOCKET_GRACE_S: Final = 5.0
 # A process stopped inside a transaction must not keep its locks for longer than a lease lives.
 IDLE_IN_TRANSACTION_S: Final = 10.0
 _TIMESTAMPTZ: Final = 1184
-_IDLE: Final = b"I"
+_IDLE, _FAILED, _NEW = b"I", b"E", None  # pg8000 knows no status before the first statement
 
 
 class Connection:
@@ -88,7 +88,12 @@ class Connection:
     @property
     def reusable(self) -> bool:
         """In step with the server and outside any transaction."""
-        return not self.broken and self._session._transaction_status == _IDLE
+        return not self.broken and self._session._transaction_status in (_IDLE, _NEW)
+
+    @property
+    def in_failed_transaction(self) -> bool:
+        """Whether a statement of the current transaction failed, so that it can only roll back."""
+        return bool(self._session._transaction_status == _FAILED)
 
     @property
     def gone_quietly(self) -> bool:
@@ -97,9 +102,12 @@ class Connection:
         watched.register(self._session._usock, select.POLLIN)
         return bool(watched.poll(0))
 
-    def run(self, name: str, parameters: dict[str, Parameter]) -> list[Row]:
-        """Run a named query; its rows by column name."""
-        given = {key: encode(value) for key, value in parameters.items()}
+    def run(self, name: str, parameters: Mapping[str, Parameter]) -> list[Row]:
+        """Run a named query; its rows by column name. Raises InvalidRequest before it sends."""
+        return self.execute(name, encode_all(parameters))
+
+    def execute(self, name: str, given: Mapping[str, str | None]) -> list[Row]:
+        """Run a named query with parameters that are encoded already."""
         try:
             prepared = self._prepared.get(name) or self._prepare(name)
             rows = prepared.run(**given)

@@ -8,7 +8,7 @@ the reply of the one before it. Its own array writer also turns the text `null` 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,11 @@ def encode(value: Parameter) -> str | None:
     if isinstance(value, int | float | UUID):
         return str(value)
     return _encode_rarer(value)
+
+
+def encode_all(parameters: Mapping[str, Parameter]) -> dict[str, str | None]:
+    """The text forms of all parameters of a statement."""
+    return {name: encode(value) for name, value in parameters.items()}
 
 
 def _encode_rarer(value: Parameter) -> str:

@@ -18,7 +18,7 @@ from pg8000.exceptions import DatabaseError
 
 from common.adapters.postgres.connection import STATEMENT_TIMEOUT_S, Connection, Row
 from common.adapters.postgres.failures import STALE_PLAN, Conflicted, sqlstate
-from common.adapters.postgres.parameters import Parameter
+from common.adapters.postgres.parameters import Parameter, encode_all
 from common.adapters.postgres.target import Target
 from common.domain.errors import Unavailable
 from common.services import telemetry
@@ -66,12 +66,15 @@ class Database:
 
     def run(self, name: str, /, **parameters: Parameter) -> list[Row]:
         """Run a named query as a transaction of its own, in one round trip; its rows."""
+        given = encode_all(
+            parameters
+        )  # what cannot be sent is refused before a connection is taken
         try:
-            return self._retried(lambda: self._statement(name, parameters))
+            return self._retried(lambda: self._statement(name, given))
         except DatabaseError as error:
             if sqlstate(error) not in STALE_PLAN:
                 raise
-            return self._retried(lambda: self._statement(name, parameters))
+            return self._retried(lambda: self._statement(name, given))
 
     def one(self, name: str, /, **parameters: Parameter) -> Row | None:
         """Like `run`: the first row, or None."""
@@ -84,7 +87,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """BEGIN … COMMIT around the block; any exception rolls back."""
+        """BEGIN … COMMIT around the block; any exception rolls back, also one that was caught."""
         with self.session() as connection:
             connection.script("BEGIN")
             try:
@@ -93,6 +96,9 @@ class Database:
                 if not connection.broken:
                     connection.script("ROLLBACK")
                 raise
+            if connection.in_failed_transaction:
+                connection.script("ROLLBACK")
+                raise RuntimeError("a statement of this transaction failed, it cannot commit")
             connection.script("COMMIT")
 
     @contextmanager
@@ -126,11 +132,11 @@ class Database:
         """How many connections exist now, in use or idle."""
         return self._open
 
-    def _statement(self, name: str, parameters: dict[str, Parameter]) -> list[Row]:
+    def _statement(self, name: str, given: dict[str, str | None]) -> list[Row]:
         connection = self._checkout()
         keep = False
         try:  # what `session` does, written out: every request comes through here
-            rows = connection.run(name, parameters)
+            rows = connection.execute(name, given)
             keep = True
         except BaseException as error:
             keep = _said_by_server(error)
