@@ -124,14 +124,11 @@ class KubernetesBench:
         (folder / "demo").mkdir()
         self._gate = folder / "demo" / "gate"
         os.mkfifo(self._gate)
-        self._fake = fake
-        self.name = f"pod-{uuid.uuid4().hex[:8]}"
-        made = fake.pod(self.name, project="demo")
         self._access = Access(kubeconfig=str(fake.kubeconfig))
         breakers = SharedBreakers(MemoryDependencies(), Thresholds())
         api = Api(self._access, breakers.of(KUBERNETES))
-        life = Life(made["metadata"]["uid"], 0, self.name, "claudebox", labelled=True)
-        self.place = Place("demo", str(folder / "demo"), NAMESPACE, self.name, str(life))
+        life = Life(fake.get_pod("demo")["metadata"]["uid"], 0, "demo", "claudebox", labelled=True)
+        self.place = Place("demo", str(folder / "demo"), NAMESPACE, "demo", str(life))
         transport = KubernetesTransport(self._access, Pods(api), breakers, str(folder / "runs"))
         self.workspace: Workspace = SupervisedWorkspace(transport)
 
@@ -139,15 +136,14 @@ class KubernetesBench:
         self._gate.write_text("go\n")
 
     def close(self) -> None:
-        """The pod goes, and all that runs in it."""
-        self._fake.delete_pod(self.name)
         self._access.close()
 
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeKubernetes]:
-    """One API server for all tests."""
+    """One API server with one pod for all tests."""
     with FakeKubernetes(tmp_path_factory.mktemp("fake")) as running:
+        running.pod("demo", project="demo")
         yield running
 
 
@@ -176,17 +172,23 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         fake.fail(exec_v4=request.param.endswith("v4"))
         pod = KubernetesBench(tmp_path, fake)
         yield pod
+        end_runs(pod, tmp_path)
         pod.close()
         return
     supervised = SupervisedBench(tmp_path)
     supervised.prepare_gate()
     yield supervised
-    # Whatever a test left running ends here, and the run says so before the next test begins.
-    for run in sorted((tmp_path / "runs" / "demo").glob("[!.]*")):
-        supervised.workspace.kill(supervised.place, run.name, KillMode.FORCE, "test_over")
-        rest(supervised.workspace.follow(supervised.place, run.name, "merged"))
+    end_runs(supervised, tmp_path)
     for channel in supervised.transport.channels:
         channel.close()
+
+
+def end_runs(bench: Bench, folder: Path) -> None:
+    """Whatever a test left running ends here, and the run says so before the next test begins."""
+    for run in sorted((folder / "runs" / "demo").glob("[!.]*")):
+        if not (run / "exit").exists():
+            bench.workspace.kill(bench.place, run.name, KillMode.FORCE, "test_over")
+            rest(bench.workspace.follow(bench.place, run.name, "merged"))
 
 
 def new_id() -> str:
