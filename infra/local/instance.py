@@ -21,6 +21,8 @@ _PROBE_S = 0.003  # readiness can only be polled; a fork answers after about 15 
 _PROBE_SLOW_S = 0.02
 _PROBE_FAST_FOR_S = 1.0
 _PROBE_TIMEOUT_S = 1.0  # a kubelet's default
+_COMPLAIN_EVERY_S = 10.0
+_SHOWN_BYTES = 500  # of what a readiness probe answered
 _PROBE_HEADERS: Headers = [(b"host", b"127.0.0.1"), (b"user-agent", b"kube-probe/local")]
 # What was written to an instance before it is told to stop has been read by it after this time.
 _SETTLE_S = 0.5
@@ -105,46 +107,62 @@ async def start(
 
 
 async def _until_ready(instance: Instance, path: str | None) -> None:
+    """Return when the readiness probe succeeds; raise StartError with what it said last."""
     began = time.monotonic()
     exited = instance.process.exited
-    while not await _probe(instance, path):
-        waited = time.monotonic() - began
-        if exited.done():
-            said = instance.last_words()
-            how = how_it_ended(exited.result())
-            raise StartError(f"{how} before it was ready" + (f": {said}" if said else ""))
-        if waited > START_TIMEOUT_S:
-            said = instance.last_words()
-            raise StartError(f"is not ready after {START_TIMEOUT_S:.0f} s: {said}")
-        pause_s = _PROBE_S if waited < _PROBE_FAST_FOR_S else _PROBE_SLOW_S
-        await asyncio.wait([exited], timeout=pause_s)
+    complain_at = _COMPLAIN_EVERY_S
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while True:
+                missing: str | None = "its readiness probe is not answered"  # until it is
+                missing = await _probe(instance, path)
+                if missing is None:
+                    return
+                waited = time.monotonic() - began
+                if exited.done():
+                    said = instance.last_words()
+                    how = how_it_ended(exited.result())
+                    raise StartError(f"{how} before it was ready" + (f": {said}" if said else ""))
+                if waited > complain_at:
+                    log.warning("pid %d is not ready yet: %s", instance.process.pid, missing)
+                    complain_at += _COMPLAIN_EVERY_S
+                pause_s = _PROBE_S if waited < _PROBE_FAST_FOR_S else _PROBE_SLOW_S
+                await asyncio.wait([exited], timeout=pause_s)
+    except TimeoutError:
+        why = ": ".join(filter(None, [missing, instance.last_words()]))
+        raise StartError(f"is not ready after {START_TIMEOUT_S:g} s: {why}") from None
 
 
 async def still_ready(instance: Instance, path: str | None) -> bool:
     """Ask a running instance once more; a stopped or hung one accepts and never answers."""
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S):
-            return await _probe(instance, path)
+            return await _probe(instance, path) is None
     except TimeoutError:
         return False
 
 
-async def _probe(instance: Instance, path: str | None) -> bool:
-    """Ask as a kubelet does: a status from 200 to 399, or an open port when there is no path."""
+async def _probe(instance: Instance, path: str | None) -> str | None:
+    """Ask as a kubelet does and return what is missing; None when nothing is.
+
+    Ready is a status from 200 to 399, or an open port when there is no path.
+    """
     try:
         connection = await instance.pool.get()
     except OSError:
-        return False
+        return "it accepts no connections"
     try:
         if path is None:
-            return True
+            return None
         answer = await connection.request("GET", path.encode(), _PROBE_HEADERS, complete_body(b""))
-        await answer.body.read_all()
-    except PeerGoneError:
-        return False
+        said = await answer.body.read_all()
+    except PeerGoneError as gone:
+        return str(gone)
     finally:
         instance.pool.put(connection)
-    return 200 <= answer.status < 400
+    if 200 <= answer.status < 400:
+        return None
+    return f"{answer.status} {said[:_SHOWN_BYTES].decode(errors='replace')}"
 
 
 def _reserved_port() -> socket.socket:

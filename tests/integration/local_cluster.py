@@ -58,7 +58,12 @@ async def app(scope, receive, send):
     async def part(data, more=True):
         await send({"type": "http.response.body", "body": data, "more_body": more})
 
-    if path == "/health/readiness":
+    if path == "/health/readiness" and os.environ.get("HUNG"):
+        await asyncio.sleep(3600)
+    elif path == "/health/readiness" and os.environ.get("UNREADY"):
+        await start(503, (b"content-length", b"10"))
+        await part(b"no schema!", False)
+    elif path == "/health/readiness":
         await start(200, (b"content-length", b"0"))
         await part(b"", False)
     elif path == "/echo":  # each part of the body comes back before the next is read

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from infra.local import instance as instances
 from infra.local.lifeline import Reaper
 from tests.integration.local_cluster import (
     MODULE,
@@ -228,3 +229,21 @@ def test_requests_meet_an_instance_that_is_being_stopped(tmp_path: Path) -> None
         for client in clients:
             client.join(PATIENCE_S)
     assert failures == []
+
+
+@pytest.mark.parametrize(
+    ("env", "reason"),
+    [
+        ({"UNREADY": "1"}, "503 no schema!"),
+        ({"HUNG": "1"}, "its readiness probe is not answered"),
+    ],
+)
+def test_a_process_that_does_not_get_ready_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], reason: str
+) -> None:
+    """It is given up, and who waited for it gets 503 with what its probe said last."""
+    monkeypatch.setattr(instances, "START_TIMEOUT_S", 3.0)
+    with running(lay_out(tmp_path, service("stuck", env=env)), zygote=True) as local:
+        answer = httpx.get(f"{local.url}/stuck", timeout=30, trust_env=False)
+    assert answer.status_code == 503
+    assert reason in answer.json()["detail"]
