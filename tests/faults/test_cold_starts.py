@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 import yaml
 
 from tests.harness.running import ROOT, Rdev, until
@@ -90,6 +91,7 @@ def internal_address(rdev: Rdev) -> str:
     return f"http://127.0.0.1:{ports.pop()}"
 
 
+@pytest.mark.timeout(120 + 3 * STARTS)
 def test_no_request_is_lost_in_cold_starts(tmp_path: Path) -> None:
     """All functions from zero in random order: every request gets the answer of a warm one."""
     rdev = Rdev(tmp_path / "home", RDEV_IDLE_S="0", RDEV_TICK_S="3600").start()
