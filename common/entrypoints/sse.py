@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,9 +30,10 @@ from common.domain.errors import (
     Unavailable,
 )
 from common.domain.keys import Caller
+from common.services import telemetry
 from common.services.tailing import Subscription
 
-_log = logging.getLogger(__name__)
+_log = telemetry.logger("rdev.stream")
 
 MEDIA_TYPE: Final = "text/event-stream"
 HEADERS: Final = (
@@ -109,6 +109,8 @@ class Streams:
             raise
         stream = EventStream(self, subscription, caller.key_id)
         self._open.add(stream)
+        telemetry.stream_opened.add(1)
+        telemetry.stream_active.add(1)
         key = self._keys.setdefault(caller.key_id, _Key(_now()))
         key.count += 1
         if self._keeper is None:
@@ -125,6 +127,8 @@ class Streams:
         if stream not in self._open:
             return
         self._open.discard(stream)
+        telemetry.stream_closed.add(1, {"reason": stream.reason})
+        telemetry.stream_active.add(-1)
         key = self._keys[stream.key_id]
         key.count -= 1
         if not key.count:
@@ -138,7 +142,7 @@ class Streams:
             while self._open or self._leaving:
                 await self._one_tick_or_drain()
                 if self._draining.is_set():
-                    self._finish_all(self._open, _farewell_at_drain)
+                    self._finish_all(self._open, "drained", _farewell_at_drain)
                 self._tick(_now())
         finally:
             self._keeper = None
@@ -181,14 +185,17 @@ class Streams:
         try:
             valid = await asyncio.to_thread(recheck, key_id)
         except Exception:
-            _log.warning("cannot check a key again; its streams stay open", exc_info=True)
+            _log.warning("cannot check a key again, its streams stay open", exc_info=True)
             return
         if not valid:
-            self._finish_all((s for s in self._open if s.key_id == key_id), _farewell_of_key)
+            theirs = [s for s in self._open if s.key_id == key_id]
+            self._finish_all(theirs, "revoked", _farewell_of_key)
 
-    def _finish_all(self, streams: Iterable[EventStream], farewell: Callable[[], bytes]) -> None:
+    def _finish_all(
+        self, streams: Iterable[EventStream], reason: str, farewell: Callable[[], bytes]
+    ) -> None:
         for stream in tuple(streams):
-            stream.finish(farewell())
+            stream.finish(reason, farewell())
 
 
 @dataclass(slots=True)
@@ -218,10 +225,12 @@ class EventStream:
         "_unread",
         "_wrote_at",
         "key_id",
+        "reason",
     )
 
     def __init__(self, streams: Streams, subscription: Subscription, key_id: UUID) -> None:
         self.key_id = key_id
+        self.reason = "unused"  # why it ended, for the metric
         self._streams = streams
         self._subscription = subscription
         now = _now()
@@ -243,6 +252,7 @@ class EventStream:
             return
         self._task = asyncio.current_task()
         self._transport = _transport_of(receive)
+        self.reason = "failed"
         leaving = asyncio.create_task(self._watch(receive))
         try:
             await self._run(scope["method"], send)
@@ -268,7 +278,7 @@ class EventStream:
         elif self._sending_since is not None:
             self._tick_of_write(now)
         elif now >= self._ends_at:
-            self.finish(_farewell_at_rotation())
+            self.finish("rotated", _farewell_at_rotation())
         elif now >= self._wrote_at + limits.heartbeat_s:
             self._beat = True
             self._subscription.wake()
@@ -282,15 +292,17 @@ class EventStream:
             self._cut()
         self._unread = unread
 
-    def finish(self, farewell: bytes) -> None:
+    def finish(self, reason: str, farewell: bytes) -> None:
         """Send this last, then end."""
         if self._farewell is None:
             self._farewell = farewell
+            self.reason = reason
             self._subscription.wake()
 
     def _cut(self) -> None:
         """Nobody reads: drop the connection with what lies in its buffers."""
         self._gone = True
+        self.reason = "stalled"
         self._subscription.wake()
         if self._transport is not None:
             self._transport.abort()  # the server then lets the stalled send return
@@ -304,6 +316,8 @@ class EventStream:
         if method != "HEAD":
             await self._write(send, again_in(1000, 3000) + self._subscription.hello(), more=True)
             await self._deliver(send)
+        else:
+            self.reason = "ended"
         if not self._gone:
             await self._write(send, self._farewell or b"", more=False)
 
@@ -313,6 +327,7 @@ class EventStream:
             data = subscription.take()
             if data is None:
                 if subscription.done:
+                    self.reason = "ended"
                     return
                 if subscription.behind:
                     data = await self._fetch()
@@ -328,7 +343,8 @@ class EventStream:
         try:
             return await self._subscription.fetch()
         except Unavailable as error:
-            self.finish(again_in(*_spread(error.retry_after)) + sse.comment(error.detail))
+            hint = again_in(*_spread(error.retry_after))
+            self.finish("unavailable", hint + sse.comment(error.detail))
             return b""
 
     async def _write(self, send: Send, data: bytes, *, more: bool) -> None:
@@ -342,6 +358,8 @@ class EventStream:
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        if self.reason == "failed":
+            self.reason = "left"
         self._gone = True
         self._subscription.wake()
 

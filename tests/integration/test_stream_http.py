@@ -50,7 +50,18 @@ class World:
         self.streams = Streams(self.draining, recheck, limits)
         self.caller = CALLER
         self.opened: list[EventStream] = []
+        self.reasons: list[str] = []
+        self._count_reasons()
         self.port = 0
+
+    def _count_reasons(self) -> None:
+        closed = self.streams.closed
+
+        def counted(stream: EventStream, transport: asyncio.Transport | None) -> None:
+            self.reasons += [stream.reason] if stream in self.streams._open else []
+            closed(stream, transport)
+
+        self.streams.closed = counted
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What an endpoint does: `/<command hex>` follows it, with `Last-Event-ID`."""
@@ -191,6 +202,7 @@ def test_a_stream_over_the_wire() -> None:
             world.store.end(command)
             assert [e.type for e in await client.rest() if isinstance(e, Event)] == ["end"]
         await world.closed()
+        assert world.reasons == ["ended"]
         assert world.tailer._commands._channels == {}
 
     run(main)
@@ -225,6 +237,7 @@ def test_a_client_that_leaves_is_noticed() -> None:
             await client.event()
             assert len(world.streams) == 1
         await world.closed()
+        assert world.reasons == ["left"]
 
     run(main)
 
@@ -263,6 +276,7 @@ def test_an_old_stream_asks_to_reconnect() -> None:
             assert bye == Comment("this stream is old; reconnect")
             received += [item.id for item in items if isinstance(item, Event)]
         assert received == [str(n) for n in range(1, len(received) + 1)]
+        assert set(world.reasons) == {"rotated"}
 
     run(main, replace(QUIET, max_age_s=0.05))
 
@@ -298,6 +312,7 @@ def test_a_stopping_process_sends_its_clients_elsewhere() -> None:
                 assert isinstance(hint, Retry) and hint.milliseconds <= 500
                 assert bye == Comment("this instance is stopping; reconnect")
         await world.streams.ended()
+        assert world.reasons == ["drained", "drained"]
         async with opened(world, command) as late:
             hint, why = await late.rest()
             assert late.answer.status_code == 200
@@ -308,7 +323,7 @@ def test_a_stopping_process_sends_its_clients_elsewhere() -> None:
 
 
 def test_a_revoked_key_loses_its_streams() -> None:
-    """A key is asked about once for all its streams; when it is no longer valid they end."""
+    """Each key is asked about; the streams of one that is no longer valid end, others go on."""
     asked: list[UUID] = []
     valid = True
 
@@ -328,9 +343,11 @@ def test_a_revoked_key_loses_its_streams() -> None:
                 valid = False
                 for client in (one, two):
                     assert await client.rest() == [Comment("this key may no longer read")]
+                assert world.reasons == ["revoked", "revoked"]
+                while UUID(int=2) not in asked:
+                    await asyncio.sleep(0.001)
                 world.store.end(command)
                 assert (await other.event()).type == "end"
-        assert set(asked) == {UUID(int=1), UUID(int=2)}
 
     run(main, replace(QUIET, recheck_s=0.0), recheck)
 
@@ -397,6 +414,7 @@ def test_a_failing_database_ends_a_replay_gently() -> None:
             _, hint, why = await client.rest()
             assert isinstance(hint, Retry) and 2000 <= hint.milliseconds <= 3000
             assert why == Comment("the database is down")
+            assert world.reasons == ["unavailable"]
         async with opened(world, command) as again:
             assert (await again.event()).id == "1"
 
@@ -446,6 +464,7 @@ def test_a_client_that_does_not_read_is_cut(with_transport: bool) -> None:
             assert (await client.event()).id == "257"
             while len(world.streams) > 1:
                 await asyncio.sleep(0.001)
+            assert world.reasons == ["stalled"]
             world.store.print(command, b"still here")
             assert (await client.event()).id == "258"
         sock.close()
@@ -526,6 +545,7 @@ def test_a_stream_that_is_never_called_gives_its_place_back() -> None:
         world.streams.open(await world.tailer.follow(command, CALLER), CALLER)
         assert len(world.streams) == 1
         await world.closed()
+        assert world.reasons == ["unused"]
         assert world.tailer._commands._channels == {}
 
     run(main, replace(QUIET, write_s=0.01))

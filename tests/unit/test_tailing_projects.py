@@ -14,6 +14,7 @@ import pytest
 from common.domain import sse
 from common.domain.errors import InvalidRequest
 from common.domain.identifiers import show
+from common.ports.events import Position, ProjectPage
 from common.services.tailing import Pace, Tailer
 from rdev.sse import Event
 from tests.load.stream_store import StreamStore, Transaction
@@ -357,6 +358,45 @@ def test_a_joining_reader_misses_nothing_that_comes_in_between() -> None:
             expected = [(name(command), n) for n in (2, 3, 4)]
             assert places(await joining.events(3)) == expected
             assert places(await staying) == expected
+
+    run(main)
+
+
+def test_a_read_that_was_cut_short_proves_nothing() -> None:
+    """A page that shows no event but has more behind it does not let a catching-up reader join."""
+
+    class Cut(StreamStore):
+        """The third read passes by hidden output only, and stops there."""
+
+        def project_news(
+            self, project: str, position: Position, *, output: bool, limit: int
+        ) -> ProjectPage:
+            if self.reads.get("project_news", 0) == cut_at:
+                self._reading("project_news")
+                return ProjectPage([], position, more=True)
+            return super().project_news(project, position, output=output, limit=limit)
+
+    store = Cut()
+    cut_at = -1
+    command = store.create()
+
+    async def main() -> None:
+        nonlocal cut_at
+        async with tailing(store, NEVER) as tailer, tailing(store, NEVER) as other:
+            old = Reader(await other.follow_project("demo")).subscription
+            first = Reader(await tailer.follow_project("demo"))
+            staying = asyncio.create_task(first.event())
+            await all_wait(tailer, [first])
+            joining = Reader(await tailer.follow_project("demo", old.cursor))  # type: ignore[attr-defined]
+            store.quiet = True
+            store.append(command, "warning", b'{"code":"behind the cut"}')
+            cut_at = store.reads["project_news"] + 1  # after the joining one's own read
+            assert places(await joining.events(1)) == [(name(command), 2)]
+            second = asyncio.create_task(joining.event())
+            assert places([e for e in [await staying] if e]) == [(name(command), 2)]
+            store.quiet = False
+            store.append(command, "warning", b'{"code":"later"}')
+            assert places([e for e in [await second] if e]) == [(name(command), 3)]
 
     run(main)
 

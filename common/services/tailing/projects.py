@@ -17,6 +17,7 @@ from typing import Final
 from common.domain import sse
 from common.domain.errors import InvalidRequest
 from common.ports.events import Position
+from common.services import telemetry
 from common.services.tailing.activity import Bells, Watch
 from common.services.tailing.pace import Pace
 from common.services.tailing.pump import Pump
@@ -205,6 +206,7 @@ class ProjectTail:
         position = Position(cursor.horizon, cursor.seen)
         async with channel.lock:
             news = await self._news(channel, position)
+            telemetry.stream_resume_replayed.add(len(news.items))
             after = _cursor_at(channel.project, news.position)
             data = b"".join(item.data for item in news.items)
             if news.more:
@@ -220,6 +222,7 @@ class ProjectTail:
         """The cursor could not hold its place: say what is missing, and go on from now."""
         now = await self._reading.run(self._reading.project_now, channel.project)
         after = _cursor_at(channel.project, now)
+        telemetry.stream_resume_gap.add(1)
         return CaughtUp(sse.gap(after, text, after), after, None)
 
     async def _news(self, channel: Channel, position: Position) -> ProjectReplay:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-_log = logging.getLogger(__name__)
+from common.services import telemetry
+
+_log = telemetry.logger("rdev.tailing")
 
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 4.0  # below the 5 s within which streams go on after a database restart
@@ -71,5 +72,5 @@ class Pump:
     async def _back_off(self) -> None:
         pause = min(_FIRST_PAUSE_S * 2.0**self._failures, _LONGEST_PAUSE_S)
         self._failures += 1
-        _log.warning("reading news (%s) failed, again in %.2f s", self._name, pause, exc_info=True)
+        _log.warning("reading news failed", of=self._name, again_in_s=pause, exc_info=True)
         await asyncio.sleep(pause)

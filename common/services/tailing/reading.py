@@ -17,6 +17,7 @@ from common.domain import sse
 from common.domain.command import Command
 from common.domain.events import END, Event
 from common.ports.events import EventReader, Page, Position
+from common.services import telemetry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,8 +94,15 @@ class Reading:
 
     def page(self, command_id: UUID, after: int) -> Replay:
         """What comes after a position; what has expired becomes a `gap`, then what is there."""
+        with telemetry.span("rdev.stream.replay", rdev__command__id=str(command_id)):
+            return self._page(command_id, after)
+
+    def _page(self, command_id: UUID, after: int) -> Replay:
         page = self._reader.page(command_id, after, PAGE_BYTES)
         missing = _missing(page, after)
+        telemetry.stream_resume_replayed.add(len(page.events))
+        if missing is not None:
+            telemetry.stream_resume_gap.add(1)
         if not page.events and missing is not None:
             return self._expired(command_id, after, missing)
         parts = [] if missing is None else [sse.gap(str(missing), after + 1, missing)]

@@ -8,7 +8,6 @@ listening begins with the first follower.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -20,6 +19,7 @@ from common.domain.resources import command_resource
 from common.ports.events import EventReader
 from common.ports.outbox import RunnerBell
 from common.ports.signals import OUTPUT, Listening, Signals
+from common.services import telemetry
 from common.services.tailing.activity import Bells
 from common.services.tailing.commands import CommandTail, Ended
 from common.services.tailing.pace import Pace
@@ -29,7 +29,7 @@ from common.services.tailing.subscription import Subscription
 
 __all__ = ["Ended", "Pace", "Tailer"]
 
-_log = logging.getLogger(__name__)
+_log = telemetry.logger("rdev.tailing")
 
 
 class Tailer:
@@ -113,7 +113,7 @@ class Tailer:
         try:
             self._listening = await asyncio.to_thread(self._signals.listen, (OUTPUT,), self.heard)
         except Exception:
-            _log.exception("cannot listen for wake-ups; polling goes on without them")
+            _log.exception("cannot listen for wake-ups; polling goes on without")
 
     def heard(self, _channel: str, payload: str) -> None:
         """A wake-up, from any thread: "<command hex> <project>", or "" after a reconnection."""
@@ -130,5 +130,5 @@ class Tailer:
         try:
             self._commands.heard(UUID(hex=command))
         except ValueError:
-            _log.warning("a wake-up names no command: %r", payload[:100])
+            _log.warning("a wake-up names no command", payload=payload[:100])
         self._projects.heard(project)
