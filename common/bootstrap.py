@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from common.domain.command import Command
     from common.ports.commands import CommandStore
+    from common.ports.dependencies import Dependencies
+    from common.ports.discovery import Cluster, DiscoveryStore
     from common.ports.events import EventReader
     from common.ports.keys import KeyStore
     from common.ports.outbox import Outbox, Publisher, RunnerBell
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from common.ports.upkeep import Upkeep
     from common.ports.workspace import Workspace
     from common.services.authorise import Authorise
+    from common.services.breaker import SharedBreakers
     from common.services.bury import Bury
     from common.services.cancel import Cancel
     from common.services.discover import Discover
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from common.services.tailing import Tailer
     from common.services.timers import Timers
     from common.services.wakeups import Wakeups
+    from common.services.watch import Watch
 
 RUNNER = "on-command-queued"
 
@@ -159,12 +163,52 @@ class App:
 
     @cached_property
     def workspace(self) -> Workspace:
+        from common.services.supervision import SupervisedWorkspace
+
+        if self.on_kubernetes:
+            from common.adapters.kubernetes.pods import Pods
+            from common.adapters.kubernetes.transport import KubernetesTransport
+
+            api, runs = self.kubernetes_api, self.settings.workspace_runs
+            pods = KubernetesTransport(api.access, Pods(api), self.breakers, runs)
+            return SupervisedWorkspace(pods)
+
         from pathlib import Path
 
         from common.adapters.workspace_local import LocalTransport
-        from common.services.supervision import SupervisedWorkspace
 
         return SupervisedWorkspace(LocalTransport(Path(self.settings.home).resolve() / "runs"))
+
+    @cached_property
+    def kubernetes_api(self) -> Any:
+        """Plain calls to the API server, behind its breaker. Raises Unavailable."""
+        from common.domain.errors import Unavailable
+        from common.ports.dependencies import KUBERNETES
+
+        try:
+            from common.adapters.kubernetes.access import Access
+            from common.adapters.kubernetes.api import Api
+        except ModuleNotFoundError as error:
+            raise Unavailable(
+                f"workspaces in Kubernetes need {error.name}: install `rdev[kubernetes]`"
+            ) from error
+        s = self.settings
+        access = Access(s.kubernetes_context, s.kubernetes_namespace, s.kubeconfig)
+        self.closing.append(access)
+        return Api(access, self.breakers.of(KUBERNETES))
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        api = self.kubernetes_api
+        from common.adapters.kubernetes.cluster import PodCluster
+
+        return PodCluster(api)
+
+    @cached_property
+    def dependencies(self) -> Dependencies:
+        from common.adapters.postgres.dependencies import PgDependencies
+
+        return PgDependencies(self.database)
 
     @cached_property
     def source(self) -> ProjectSource:
@@ -257,6 +301,8 @@ class App:
     def discover(self) -> Discover:
         from common.services.discover import Discover
 
+        # Projects of pods, from an earlier run, are gone where workspaces are directories.
+        self.discoveries.own(self.source.name)
         return Discover(self.source, self.projects)
 
     @cached_property
@@ -278,13 +324,44 @@ class App:
 
     def discover_now(self) -> None:
         """Reconcile the projects; built only where a tick runs."""
-        self.discover()
+        if self.on_kubernetes:
+            self.watch.reconcile()
+        else:
+            self.discover()
+
+    @cached_property
+    def discoveries(self) -> DiscoveryStore:
+        from common.adapters.postgres.dependencies import PgDiscoveryStore
+
+        return PgDiscoveryStore(self.database)
+
+    @cached_property
+    def watch(self) -> Watch:
+        from common.ports.dependencies import KUBERNETES
+        from common.services.watch import Watch
+
+        return Watch(
+            self.cluster,
+            self.discoveries,
+            self.upkeep.exclusive,
+            self.bell,
+            self.breakers.of(KUBERNETES).heartbeat,
+        )
+
+    @cached_property
+    def breakers(self) -> SharedBreakers:
+        from common.domain.breaker import Thresholds
+        from common.services.breaker import SharedBreakers
+
+        s = self.settings
+        limits = Thresholds(s.breaker_failures, s.breaker_open_s, s.breaker_open_s * 6.0)
+        return SharedBreakers(self.dependencies, limits)
 
     @cached_property
     def health(self) -> Health:
         from common.services.health import Health
 
-        return Health(self.status)
+        return Health(self.status, kubernetes=self.on_kubernetes)
 
     @cached_property
     def tailer(self) -> Tailer:
@@ -323,6 +400,11 @@ class App:
         return Presence(lambda: hold(url), lambda: self.runner.following)
 
     # -- the process ---------------------------------------------------------------------------
+
+    @property
+    def on_kubernetes(self) -> bool:
+        """Whether workspaces are pods."""
+        return self.settings.workspaces == "kubernetes"
 
     def service_url(self, service: str) -> str:
         """A function's cluster-local address."""

@@ -57,6 +57,30 @@ class Settings:
         ".rdev",
         "laptop only: holds workspaces/, projects.yaml and the run directories",
     )
+    kubeconfig: str = _setting(
+        "KUBECONFIG", "", "kubeconfig files, as kubectl reads it; empty: the pod's own account"
+    )
+    kubernetes_context: str = _setting(
+        "RDEV_KUBERNETES_CONTEXT", "", "context of the kubeconfig; empty: its current one"
+    )
+    kubernetes_namespace: str = _setting(
+        "RDEV_KUBERNETES_NAMESPACE",
+        "",
+        "namespace of the workspace pods; empty: the pod's own, or the context's",
+    )
+    workspace_runs: str = _setting(
+        "RDEV_WORKSPACE_RUNS",
+        "/tmp/.rdev/runs",  # noqa: S108  # a path in the workspace, made with umask 077
+        "folder in a pod for run directories: on a volume that outlives the container, writable, outside the work tree",
+    )
+    breaker_failures: int = _setting(
+        "RDEV_BREAKER_FAILURES", 5, "failures in a row after which a dependency is not asked"
+    )
+    breaker_open_s: int = _setting(
+        "RDEV_BREAKER_OPEN_S",
+        5,
+        "seconds that it is not asked at first; doubled up to 6 times that",
+    )
     runner_commands: int = _setting(
         "RDEV_RUNNER_COMMANDS", 10, "commands one runner process follows at most"
     )

@@ -79,6 +79,8 @@ class Function:
     routes: list[Route] = field(default_factory=list)
     trigger: dict[str, str] | None = None  # attributes an event must have exactly
     schedule: str | None = None  # cron, for a PingSource
+    watches: tuple[str, ...] = ()  # kinds of Kubernetes objects, for an ApiServerSource
+    workspaces: str = ""  # runs only where workspaces are these; empty: everywhere
     dead_letter_sink: bool = False
     startup: list[Callable[[Any], Any]] = field(default_factory=list)
     shutdown: list[Callable[[Any], Any]] = field(default_factory=list)

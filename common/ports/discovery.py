@@ -19,6 +19,10 @@ class Synced:
 
 
 class DiscoveryStore(Protocol):
+    def own(self, source: str) -> list[str]:
+        """From now on this source is the only one; answers the projects that are gone by that."""
+        ...
+
     def begin(self) -> int:
         """The number of a look at the cluster, taken before looking."""
         ...

@@ -6,14 +6,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from common.domain.errors import Unavailable
+from common.ports.dependencies import KUBERNETES
 from common.ports.status import Dependency, SystemStatus
 
 STALE: Final = timedelta(seconds=90)
+WORKSPACE: Final = "workspace/"  # as `ports.dependencies.workspace` names them
+_BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Health:
-    def __init__(self, status: SystemStatus) -> None:
+    """`kubernetes`: whether workspaces are pods, so that its checks count and must be there.
+
+    None takes what the table has.
+    """
+
+    def __init__(self, status: SystemStatus, *, kubernetes: bool | None = None) -> None:
         self._status = status
+        self._kubernetes = kubernetes
         self._compatible = False
 
     def require_compatible_schema(self) -> None:
@@ -36,9 +45,12 @@ class Health:
         """Whether everything that is configured works, and each check with its state."""
         checks: dict[str, Any] = {"database": self._database()}
         if checks["database"]["status"] == "ok":
-            for dependency in self._status.dependencies():
-                checks[dependency.name] = _shown(dependency)
-        return all(c["status"] == "ok" for c in checks.values()), checks
+            checks |= {d.name: _shown(d) for d in self._dependencies()}
+            if self._kubernetes and KUBERNETES not in checks:
+                checks[KUBERNETES] = {"status": "stale", "detail": "it was never asked"}
+        # One broken workspace is its project's trouble; the system works for all others.
+        core = [c for name, c in checks.items() if not name.startswith(WORKSPACE)]
+        return all(c["status"] == "ok" for c in core), checks
 
     def metrics(self) -> str:
         """Prometheus text: gauges of what the tables say now."""
@@ -50,6 +62,11 @@ class Health:
         ]
         lines.append("# TYPE rdev_queue_depth gauge")
         lines += [f'rdev_queue_depth{{priority="{p}"}} {c}' for p, c in n.queue_depth.items()]
+        if found := self._dependencies():
+            lines.append("# TYPE rdev_breaker_state gauge")
+            lines += [
+                f'rdev_breaker_state{{dep="{d.name}"}} {_BREAKER.get(d.state, 2)}' for d in found
+            ]
         for name, value in (
             ("rdev_queue_oldest_age_seconds", n.oldest_age_s),
             ("rdev_outbox_pending", n.outbox_pending),
@@ -57,6 +74,10 @@ class Health:
         ):
             lines += [f"# TYPE {name} gauge", f"{name} {value:g}"]
         return "\n".join(lines) + "\n"
+
+    def _dependencies(self) -> list[Dependency]:
+        """Those that are configured; rows of an earlier configuration say nothing any more."""
+        return [] if self._kubernetes is False else self._status.dependencies()
 
     def _database(self) -> dict[str, Any]:
         try:

@@ -46,7 +46,7 @@ def _check_routes(function: Function) -> None:
         if public and not inside:
             raise DeclarationError(f"{function.name}: {route.path} is outside of its prefixes")
     handles_events = any(route.kind == "event" for route in function.routes)
-    called = function.trigger or function.schedule or function.dead_letter_sink
+    called = any((function.trigger, function.schedule, function.watches, function.dead_letter_sink))
     if handles_events != bool(called):
         raise DeclarationError(f"{function.name}: events and who sends them do not fit together")
 

@@ -25,6 +25,7 @@ def files(functions: list[Function]) -> dict[PurePosixPath, str]:
     services = {f"{f.service}.yaml": _service(f) for f in functions}
     triggers = {f"{f.service}.yaml": _trigger(f, sink) for f in functions if f.trigger}
     sources = {f"{f.service}.yaml": _source(f) for f in functions if f.schedule}
+    sources |= {f"{f.service}.yaml": _api_server_source(f) for f in functions if f.watches}
     written: dict[PurePosixPath, str] = {}
     for folder, texts in (("functions", services), ("triggers", triggers), ("sources", sources)):
         texts["kustomization.yaml"] = _kustomization(sorted(texts))
@@ -132,6 +133,11 @@ def _prefixes(function: Function) -> str:
             "    # Only the laptop's gateway routes these; a cluster's public route does not.\n"
             f"    rdev.orchard9.ai/local-path-prefixes: {','.join(function.local_prefixes)}\n"
         )
+    if function.workspaces:
+        annotations += (
+            "    # `rdev up` starts it only where workspaces are these.\n"
+            f"    rdev.orchard9.ai/workspaces: {function.workspaces}\n"
+        )
     return f"  annotations:\n{annotations}" if annotations else ""
 
 
@@ -204,6 +210,28 @@ spec:
   contentType: application/json
   data: "{{}}"
   sink:
+    ref: {{apiVersion: serving.knative.dev/v1, kind: Service, name: {function.service}}}
+"""
+    )
+
+
+def _api_server_source(function: Function) -> str:
+    resources = "".join(f"    - {{apiVersion: v1, kind: {kind}}}\n" for kind in function.watches)
+    return (
+        _header(function)
+        + f"""\
+apiVersion: sources.knative.dev/v1
+kind: ApiServerSource
+metadata:
+  name: {function.service}
+  labels:
+    app.kubernetes.io/part-of: rdev
+spec:
+  serviceAccountName: {function.account}
+  # Names only: an event says "look", and a pod's environment is nobody's business.
+  mode: Reference
+  resources:
+{resources}  sink:
     ref: {{apiVersion: serving.knative.dev/v1, kind: Service, name: {function.service}}}
 """
     )

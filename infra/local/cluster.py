@@ -58,7 +58,7 @@ class Cluster:
             "RDEV_HOST": "127.0.0.1",
             "RDEV_SERVICE_URL": internal + "/services/{service}",
             "RDEV_TRUSTED_PROXIES": "127.0.0.0/8",
-            "RDEV_WORKSPACES": "local",
+            "RDEV_WORKSPACES": settings.workspaces,
             "PATH": path_with_claude(settings.environment.get("PATH", os.defpath)),
         }
         self._home = home

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def up(settings: Settings) -> None:
     """Run rdev until SIGINT or SIGTERM; raise an error that says why when it cannot start."""
     stop = _stop_on_signals()
-    found = manifests.load(settings.base)
+    found = manifests.load(settings.base, settings.workspaces)
     home = Home(settings.home)
     home.lock()
     public = _take_port(settings.port)

@@ -18,6 +18,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SCALE = "autoscaling.knative.dev"
 _PREFIXES = "rdev.orchard9.ai/path-prefixes"
 _LOCAL_PREFIXES = "rdev.orchard9.ai/local-path-prefixes"
+_WORKSPACES = "rdev.orchard9.ai/workspaces"
 
 DEFAULT_TARGET = 100.0  # container-concurrency-target-default of Knative's config-autoscaler
 DEFAULT_TIMEOUT_S = 300.0  # revision-timeout-seconds of Knative's config-defaults
@@ -111,11 +112,15 @@ class Manifests:
     sources: tuple[PingSpec, ...] = ()
 
 
-def load(base: Path) -> Manifests:
-    """Read functions/, triggers/, sources/ and broker.yaml of a folder like `infra/base`."""
+def load(base: Path, workspaces: str = "local") -> Manifests:
+    """Read functions/, triggers/, sources/ and broker.yaml of a folder like `infra/base`.
+
+    A function that is for another kind of workspace is not there.
+    """
     functions = {
         spec.name: spec
         for doc in _documents(base / "functions", "serving.knative.dev/v1", "Service")
+        if _annotations(doc.content).get(_WORKSPACES, workspaces) == workspaces
         for spec in [doc.read(_function)]
     }
     if not functions:

@@ -24,6 +24,7 @@ class Settings:
     secret_keys: str | None = None  # None: the key in $RDEV_HOME/secret.key
     keep_running: bool = False  # leave commands alive when stopped
     json: bool = False
+    workspaces: str = "local"  # or "kubernetes": commands run in a cluster's pods
     broker_faults: str = ""  # see faults.py
     # What the zygote imports; None: every function is spawned.
     zygote: str | None = "common.entrypoints.serve"
@@ -47,10 +48,20 @@ class Settings:
             secret_keys=environment.get("RDEV_SECRET_KEYS") or None,
             keep_running=options.keep_running,
             json=options.json,
+            workspaces="kubernetes" if options.kubernetes else "local",
             broker_faults=environment.get("RDEV_BROKER_FAULTS", ""),
             zygote=cls.zygote if _may_fork(environment) else None,
-            environment=dict(environment),
+            environment={**environment, **_cluster(options)},
         )
+
+
+def _cluster(options: argparse.Namespace) -> dict[str, str]:
+    """What functions are told of the cluster whose pods are the workspaces."""
+    given = {
+        "RDEV_KUBERNETES_CONTEXT": options.context,
+        "RDEV_KUBERNETES_NAMESPACE": options.namespace,
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def _may_fork(environment: Mapping[str, str]) -> bool:
@@ -78,5 +89,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--keep-running", action="store_true", help="leave commands alive when rdev is stopped"
     )
+    parser.add_argument(
+        "--kubernetes",
+        action="store_true",
+        default=environment.get("RDEV_WORKSPACES") == "kubernetes",
+        help="run commands in a cluster's pods",
+    )
+    parser.add_argument("--context", help="of the kubeconfig, or RDEV_KUBERNETES_CONTEXT")
+    parser.add_argument("--namespace", help="of the pods, or RDEV_KUBERNETES_NAMESPACE")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser

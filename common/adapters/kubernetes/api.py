@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -78,7 +78,8 @@ class Api:
                 continue
         raise Unavailable(f"lists of {path} expire while they are read")
 
-    def watch(self, path: str, query: Query, read_s: float) -> Iterator[dict[str, Any]]:
+    @contextmanager
+    def watch(self, path: str, query: Query, read_s: float) -> Iterator[Watching]:
         """The events of one watch until the server ends it. Raises Refused, Unavailable."""
         self._breaker.allow()
         with self._judged():
@@ -86,10 +87,7 @@ class Api:
         self._breaker.succeeded()
         try:
             with self._judged():
-                for line in _lines(answer):
-                    yield json.loads(line)
-        except ValueError as error:
-            raise Unavailable("a watch was cut in the middle of an event") from error
+                yield Watching(answer)
         finally:
             answer.close()  # what is left unread would be taken for the next answer
 
@@ -161,6 +159,25 @@ class Api:
 
 class _Counted(Unavailable):
     """The breaker knows already."""
+
+
+class Watching:
+    """An open watch."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            for line in _lines(self._answer):
+                yield json.loads(line)
+        except ValueError as error:
+            raise Unavailable("a watch was cut in the middle of an event") from error
+
+    def hang_up(self) -> None:
+        """Make whoever reads it stop; from any thread."""
+        with suppress(OSError, ValueError, RuntimeError):  # it has ended already
+            self._answer.shutdown()
 
 
 def path_of(namespace: str, plural: str, name: str = "") -> str:

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from common.adapters.memory.projects import MemoryProjectStore
+from common.adapters.memory.state import MemoryState
 from common.domain.breaker import State
 from common.domain.project import FoundProject
 from common.ports.dependencies import Row
 from common.ports.discovery import Synced
-from common.ports.projects import ProjectStore
 
 
 class MemoryDependencies:
@@ -54,11 +55,19 @@ class MemoryDependencies:
 class MemoryDiscoveryStore:
     """The registry of projects, as views of a cluster write it."""
 
-    def __init__(self, projects: ProjectStore) -> None:
-        self._projects = projects
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+        self._projects = MemoryProjectStore(state)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._stored: dict[str, tuple[int, list[str]]] = {}
+
+    def own(self, source: str) -> list[str]:
+        with self._state.lock:
+            others = [p for p in self._state.projects.values() if p.source != source]
+            for row in others:
+                row.source, row.gone = source, True
+            return sorted(row.found.name for row in others)
 
     def begin(self) -> int:
         return next(self._numbers)

@@ -53,6 +53,9 @@ class PgDiscoveryStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    def own(self, source: str) -> list[str]:
+        return [row["name"] for row in self._db.run("discovery_own", source=source)]
+
     def begin(self) -> int:
         return int(self._db.run("discovery_begin")[0]["generation"])
 

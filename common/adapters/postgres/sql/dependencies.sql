@@ -31,3 +31,7 @@ SELECT stale, appeared, vanished, refused FROM sync_discovered(:source, :generat
 -- name: discovery_notes
 -- What is wrong with the sources as a whole.
 SELECT note FROM discoveries d, jsonb_array_elements_text(d.notes) AS note ORDER BY d.source, note;
+
+-- name: discovery_own
+-- Projects of another kind of workspace are gone; their names are this source's to give.
+UPDATE projects SET source = :source, phase = 'gone', seen_at = now() WHERE source <> :source::text RETURNING name;

@@ -9,8 +9,13 @@ SELECT 1 AS here;
 SELECT coalesce(max(version), 0) AS version, coalesce(max(min_compatible), 0) AS min_compatible FROM schema_migrations;
 
 -- name: dependencies
--- The breakers.
-SELECT name, state, failures, checked_at, detail FROM dependencies ORDER BY name;
+-- The breakers, and the looks at a cluster with what is wrong there and belongs to no project.
+SELECT name, state, failures, checked_at, detail FROM dependencies
+UNION ALL
+SELECT 'discovery/' || source, 'closed', 0, synced_at,
+       (SELECT string_agg(note, '; ' ORDER BY note) FROM jsonb_array_elements_text(notes) AS note)
+  FROM discoveries
+ ORDER BY name;
 
 -- name: count_commands
 -- Commands by kind and state.
