@@ -9,10 +9,12 @@ A command runs at most once. The API shows `claimed` as `queued`: nothing has ru
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 from uuid import UUID
+
+from common.domain.errors import InvalidField
 
 
 class Kind(StrEnum):
@@ -124,6 +126,19 @@ def sources_of(new: State) -> list[State]:
 def shown(state: State) -> State:
     """The state callers see: a claimed command has not run, so it is still `queued` to them."""
     return State.QUEUED if state is State.CLAIMED else state
+
+
+MAX_AHEAD: Final = timedelta(days=7)
+RUN_AT_PAST: Final = ("run_at", "in_the_past", "run_at: lies in the past")
+RUN_AT_FAR: Final = ("run_at", "too_far", "run_at: lies more than 7 days ahead")
+
+
+def check_run_at(run_at: datetime | None, now: datetime) -> None:
+    """Raise InvalidField unless a command may be scheduled for then; `now` is the store's."""
+    if run_at is not None and run_at <= now:
+        raise InvalidField.one(*RUN_AT_PAST)
+    if run_at is not None and run_at > now + MAX_AHEAD:
+        raise InvalidField.one(*RUN_AT_FAR)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from common.domain.command import NewCommand
-from common.domain.errors import Conflict, InvalidField
+from common.domain.errors import Conflict
 from common.domain.keys import Caller
 from common.ports.commands import CommandStore, Idempotency, Origin, Submitted
 from common.ports.sealer import Sealer
@@ -16,8 +14,6 @@ from common.services import telemetry
 from common.services.relay import Relay
 from common.services.timers import Timers
 from common.services.wakeups import Wakeups
-
-MAX_AHEAD: Final = timedelta(days=7)
 
 
 class Submit:
@@ -47,7 +43,6 @@ class Submit:
         """Raises what CommandStore.submit raises, Forbidden for a kind, InvalidField for run_at."""
         caller.require(f"commands:write:{command.kind}")
         caller.require_project(command.project)
-        _check_run_at(command.run_at)
         sealed = self._sealer.seal(json.dumps(command.env).encode()) if command.env else None
         command = replace(command, traceparent=command.traceparent or telemetry.traceparent())
         done = self._store(command, sealed, caller, origin, idempotency)
@@ -82,13 +77,3 @@ def _forked(command: NewCommand) -> NewCommand:
     """The same command in a copy of its session, which nobody else holds."""
     spec = command.spec | {"session": command.spec["session"] | {"mode": "fork"}}
     return replace(command, spec=spec, session=None)
-
-
-def _check_run_at(run_at: datetime | None) -> None:
-    if run_at is None:
-        return
-    now = datetime.now(UTC)
-    if run_at <= now:
-        raise InvalidField.one("run_at", "in_the_past", "run_at: lies in the past")
-    if run_at > now + MAX_AHEAD:
-        raise InvalidField.one("run_at", "too_far", "run_at: lies more than 7 days ahead")

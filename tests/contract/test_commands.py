@@ -514,3 +514,16 @@ def test_secrets_are_no_part_of_a_command(world: World) -> None:
     assert read is not None
     assert "hunter2" not in repr(read)
     assert replace(read, env_names=()) != read
+
+
+@pytest.mark.parametrize(
+    ("ahead", "code"), [(timedelta(seconds=-1), "in_the_past"), (timedelta(days=7.1), "too_far")]
+)
+def test_run_at_is_judged_by_the_stores_clock(world: World, ahead: timedelta, code: str) -> None:
+    """In the past or more than 7 days ahead is refused, and nothing is stored."""
+    world.project()
+    _, caller = world.key()
+    with pytest.raises(InvalidField) as refused:
+        world.submit(caller, run_at=now() + ahead)
+    assert refused.value.errors[0].code == code
+    assert world.commands.list(Filter()) == []

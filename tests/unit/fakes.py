@@ -27,6 +27,7 @@ from common.domain.command import (
     Priority,
     State,
     Timeouts,
+    check_run_at,
     may_follow,
 )
 from common.domain.errors import Unavailable
@@ -36,7 +37,7 @@ from common.domain.launch import run_id
 from common.domain.project import FoundProject, Phase, Project
 from common.domain.workspace import Place
 from common.ports.commands import Cancelled, Filter, Idempotency, Origin, Segment, Submitted
-from common.ports.keys import CreatedKey, Grant
+from common.ports.keys import CreatedKey, Grant, NewText
 from common.ports.outbox import OutgoingEvent
 from common.ports.queue import Claim, Held, LeaseLost
 
@@ -411,6 +412,8 @@ class FakeCommands:
         origin: Origin,
         idempotency: Idempotency | None = None,
     ) -> Submitted:
+        if not self.replayed:
+            check_run_at(command.run_at, datetime.now(UTC))
         self.submitted.append((command, sealed_env, idempotency))
         if self.refusals:
             raise self.refusals.pop(0)
@@ -484,6 +487,8 @@ class FakeKeys:
         self.away = False
         self.counted: list[bool] = []
         self.revoked: list[UUID] = []
+        self.updated: list[tuple[UUID, dict[str, Any]]] = []
+        self.rotation = "ok"
         self.replays: ApiKey | None = None
 
     def make(self, *scopes: str, projects: set[str] | None = None, **more: Any) -> str:
@@ -553,6 +558,26 @@ class FakeKeys:
     def list(self, before: UUID | None, limit: int) -> builtins.list[ApiKey]:
         newest = sorted(self.rows.values(), key=lambda k: k.id, reverse=True)
         return [k for k in newest if before is None or k.id < before][:limit]
+
+    def update(self, key_id: UUID, changes: dict[str, Any], caller: Caller, origin: Origin) -> str:
+        self.updated.append((key_id, changes))
+        return "ok"
+
+    def rotate(
+        self,
+        key_id: UUID,
+        new: NewText,
+        grace_s: int,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
+    ) -> CreatedKey | str:
+        if self.rotation != "ok":
+            return self.rotation
+        [old] = [k for k in self.rows.values() if k.id == key_id]
+        made = replace(old, id=new.id, prefix=new.prefix)
+        self.rows[new.hash] = made
+        return CreatedKey(made, replayed=False)
 
     def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
         self.revoked.append(key_id)

@@ -67,7 +67,7 @@ def test_a_command_is_stored_and_its_doorbell_rung(world: World) -> None:
 def test_a_replay_wakes_nobody(world: World) -> None:
     """The first request has done it all."""
     world.commands.replayed = True
-    run_at = datetime.now(UTC) + timedelta(seconds=30)
+    run_at = datetime.now(UTC) - timedelta(seconds=30)  # it has passed since
     again = Idempotency("POST /v1/commands", "k", b"h")
     assert world.submit(new(run_at=run_at), CALLER, ORIGIN, again).replayed
     assert (world.relay.asked, world.signals.said, world.timers.due) == ([], [], [])

@@ -16,7 +16,7 @@ from common.adapters.memory.state import (
     copied,
     storable,
 )
-from common.domain.command import Command, NewCommand, Priority, State, Timeouts
+from common.domain.command import Command, NewCommand, Priority, State, Timeouts, check_run_at
 from common.domain.errors import ConcurrencyLimited, Conflict, Forbidden, NotFound, Unauthorized
 from common.domain.events import STATE, NewEvent, dumps
 from common.domain.identifiers import COMMAND, new_id, show
@@ -152,6 +152,7 @@ class MemoryCommandStore:
             raise Forbidden(f"{command.kind} commands are not allowed in {command.project}")
         if command.reject_if_busy and self._is_busy(command.project, project, caller):
             raise ConcurrencyLimited("no free slot, and the command was not to wait for one")
+        check_run_at(command.run_at, self._state.clock())
         if command.reject_if_session_busy and self._session_is_busy(command):
             raise Conflict("another command holds this session", code="session_busy")
 

@@ -12,8 +12,24 @@ from common.adapters.postgres import rows
 from common.adapters.postgres.connection import Row
 from common.adapters.postgres.parameters import jsonb
 from common.adapters.postgres.pool import Database
-from common.domain.command import ACTIVE, WAITING, Command, NewCommand, Priority, State
-from common.domain.errors import ConcurrencyLimited, Conflict, Forbidden, NotFound, Unauthorized
+from common.domain.command import (
+    ACTIVE,
+    RUN_AT_FAR,
+    RUN_AT_PAST,
+    WAITING,
+    Command,
+    NewCommand,
+    Priority,
+    State,
+)
+from common.domain.errors import (
+    ConcurrencyLimited,
+    Conflict,
+    Forbidden,
+    InvalidField,
+    NotFound,
+    Unauthorized,
+)
 from common.domain.identifiers import COMMAND, new_id, show
 from common.domain.keys import Caller
 from common.ports.commands import Cancelled, Filter, Idempotency, Origin, Segment, Submitted
@@ -182,6 +198,9 @@ def _if_queued(command: Command, event: UUID) -> UUID | None:
     return event if command.state is State.QUEUED else None
 
 
+_RUN_AT: Final = {"run_at_past": RUN_AT_PAST, "run_at_far": RUN_AT_FAR}
+
+
 def _refusal(status: str, command: NewCommand) -> Exception:
     rows.refuse_idempotency(status)
     if status == "no_project":
@@ -192,6 +211,8 @@ def _refusal(status: str, command: NewCommand) -> Exception:
         return Unauthorized("this key was revoked")
     if status == "concurrency_limited":
         return ConcurrencyLimited("no free slot, and the command was not to wait for one")
+    if status in _RUN_AT:
+        return InvalidField.one(*_RUN_AT[status])
     if status == "session_busy":
         return Conflict("another command holds this session", code=status)
     return AssertionError(f"submit_command answered {status}")

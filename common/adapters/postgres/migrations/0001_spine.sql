@@ -676,7 +676,9 @@ BEGIN
           AND x.state IN ('queued', 'claimed', 'running', 'cancelling')) THEN
     RETURN QUERY SELECT 'session_busy', NULL::uuid, NULL::jsonb; RETURN;
   END IF;
-  IF v_run_at > v_now THEN v_state := 'scheduled'; END IF;
+  IF v_run_at <= v_now THEN RETURN QUERY SELECT 'run_at_past', NULL::uuid, NULL::jsonb; RETURN; END IF;
+  IF v_run_at > v_now + interval '7 days' THEN RETURN QUERY SELECT 'run_at_far', NULL::uuid, NULL::jsonb; RETURN; END IF;
+  IF v_run_at IS NOT NULL THEN v_state := 'scheduled'; END IF;
   INSERT INTO commands (id, project, key_id, kind, spec, env_sealed, env_names, priority, state, labels, session,
                         timeouts, run_at, queue_deadline, traceparent, retry_of, created_at)
   VALUES (v_id, v_project, v_key, c ->> 'kind', c -> 'spec', p_env,
