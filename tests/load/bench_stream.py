@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import re
 import resource
 import selectors
@@ -68,45 +67,47 @@ async def _answer(send: Callable[[Any], Awaitable[None]], body: dict[str, Any]) 
 
 
 def _ours() -> Any:
-    """The real thing over a store in memory: Tailer, ring, EventStream, framework around it."""
-    import functions_framework.aio  # noqa: F401  # what a real process has imported weighs too
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.routing import Mount, Route
+    """The real function as it is served, over a store in memory instead of PostgreSQL."""
+    import common.bootstrap
+    from common.adapters.telemetry import start
+    from common.bootstrap import App
+    from common.domain.keys import Caller, new_key
+    from common.ports.keys import Grant
+    from common.settings import Settings
+    from tests.load.stream_store import StreamStore
 
-    from common.domain.keys import Caller
-    from common.entrypoints.sse import Streams, Unwinding
-    from common.services.tailing import Tailer
-    from tests.load.stream_store import StreamStore, render
+    caller = Caller(UUID(int=1), "bench", frozenset({"commands:read"}), None, unlimited=True)
+    key = new_key()
+
+    class Keys:
+        """One key, which may do anything."""
+
+        def authorise(self, *_: Any, **__: Any) -> Grant:
+            return Grant("ok", caller)
 
     store = StreamStore()
+    ports = {"events": store, "signals": store, "bell": store, "keys": Keys()}
+    made = App(Settings(), ports)
+    common.bootstrap.app = lambda: made  # type: ignore[assignment]  # before `serve` takes it
+    from common.entrypoints import serve
+
+    start("stream", "error")
+    function, _ = serve.asgi(str(Path(__file__).parents[2] / "functions" / "stream" / "main.py"))
     command = store.create()
-    tailer = Tailer(store, store, store, render)
-    streams: list[Streams] = []
-    caller = Caller(UUID(int=1), "bench", frozenset(), None, unlimited=True)
-
-    class Endpoint:
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            request = Request(scope)
-            if not streams:
-                streams.append(Streams(asyncio.Event()))
-            own = request.query_params.get("own")
-            subscription = await tailer.follow(store.create() if own else command, caller)
-            await streams[0].open(subscription, caller)(scope, receive, send)
-
-    inner = Starlette(routes=[Mount("/", Starlette(routes=[Route("/streams", Endpoint())]))])
 
     async def control(scope: Any, receive: Any, send: Any) -> None:
-        path = scope["path"]
-        if path.startswith("/burst/"):
-            _burst(store, command, int(path.rpartition("/")[2]))
-        elif path.startswith("/fill/"):
-            for number in range(int(path.rpartition("/")[2]) // 65536):
-                store.quiet = True
+        _, verb, count = f"{scope['path']}/0".split("/")[:3]
+        if verb == "burst":
+            _burst(store, command, int(count))
+        elif verb == "fill":
+            store.quiet = True
+            for number in range(int(count) // 65536):
                 store.print(command, b"x" * 65535 + b"\n", number * 65536)
-        await _answer(send, {"cpu": time.process_time(), "pid": os.getpid()})
+        ids = [store.create() for _ in range(int(count))] if verb == "create" else [command]
+        paths = [f"/v1/streams/commands/cmd_{id_.hex}" for id_ in ids]
+        await _answer(send, {"cpu": time.process_time(), "paths": paths, "key": key})
 
-    return _split(Unwinding(inner), control)
+    return _split(function, control)
 
 
 def _burst(store: Any, command: UUID, events: int) -> None:
@@ -128,6 +129,7 @@ def _starlette() -> Any:
     from common.domain.events import Event
     from tests.load.stream_store import AT
 
+    paths = ["/v1/streams/all"]
     queues: set[asyncio.Queue[bytes]] = set()
     seq = 0
 
@@ -153,14 +155,14 @@ def _starlette() -> Any:
                 data = sse.encode(event)
                 for queue in queues:
                     queue.put_nowait(data)
-        await _answer(send, {"cpu": time.process_time(), "pid": os.getpid()})
+        await _answer(send, {"cpu": time.process_time(), "paths": paths, "key": "none"})
 
-    return _split(Starlette(routes=[Route("/streams", stream)]), control)
+    return _split(Starlette(routes=[Route(paths[0], stream)]), control)
 
 
 def _split(app: Any, control: Any) -> Any:
     async def both(scope: Any, receive: Any, send: Any) -> None:
-        chosen = app if scope["path"] == "/streams" else control
+        chosen = app if scope["path"].startswith("/v1/streams/") else control
         await chosen(scope, receive, send)
 
     return both
@@ -213,18 +215,18 @@ def server(kind: str) -> Iterator[Server]:
 class Readers:
     """Many streams open at once, read as they come."""
 
-    def __init__(self, port: int, count: int, query: str = "") -> None:
+    def __init__(self, running: Server, count: int, *, own: bool = False) -> None:
+        told = running.control(f"/create/{count}" if own else "/cpu")
+        paths = told["paths"] if own else told["paths"] * count
         self._selector = selectors.DefaultSelector()
-        self._sockets = [self._connect(port, query) for _ in range(count)]
-        self._rest = dict.fromkeys(self._sockets, b"")
+        self._sockets = [self._open(running.port, path, told["key"]) for path in paths]
         self.read_until(lambda _events, heard: heard == count)
 
-    def _connect(self, port: int, query: str) -> socket.socket:
+    def _open(self, port: int, path: str, key: str) -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", port))
-        sock.sendall(
-            b"GET /streams%b HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
-            % query.encode()
-        )
+        fields = (f"GET {path} HTTP/1.1", "Host: x", "Accept: text/event-stream")
+        request = "\r\n".join((*fields, f"Authorization: Bearer {key}", "", ""))
+        sock.sendall(request.encode())
         sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ)
         return sock
@@ -270,10 +272,9 @@ class Line:
 def idle_bytes(kind: str, *, own: bool, count: int = IDLE_STREAMS) -> float:
     """Resident bytes an idle stream adds, `own`: each on a command of its own."""
     with server(kind) as running:
-        query = "?own=1" if own else ""
-        warm = Readers(running.port, 50, query)  # imports, pools and caches are not a stream's
+        warm = Readers(running, 50, own=own)  # imports, pools and caches are not a stream's
         before = running.rss()
-        readers = Readers(running.port, count, query)
+        readers = Readers(running, count, own=own)
         after = running.rss()
         readers.close()
         warm.close()
@@ -283,7 +284,7 @@ def idle_bytes(kind: str, *, own: bool, count: int = IDLE_STREAMS) -> float:
 def delivery_cpu(kind: str, subscribers: int = SUBSCRIBERS) -> float:
     """Seconds of server CPU per event delivered, in bursts of 20 to 200 subscribers."""
     with server(kind) as running:
-        readers = Readers(running.port, subscribers)
+        readers = Readers(running, subscribers)
         events = 0
         for number in range(BURSTS + 5):
             if number == 5:
@@ -300,7 +301,7 @@ def replay_rate() -> float:
     with server("ours") as running:
         running.control(f"/fill/{REPLAY_BYTES}")
         begun = time.perf_counter()
-        readers = Readers(running.port, 1)
+        readers = Readers(running, 1)
         readers.read_until(lambda n, _: n >= REPLAY_BYTES // 65536 - 8)
         spent = time.perf_counter() - begun
         readers.close()
