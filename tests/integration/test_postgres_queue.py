@@ -372,6 +372,42 @@ def test_a_stopped_holder_of_a_row_is_ended(
     stopped.close()
 
 
+def test_a_process_stopped_inside_a_copy_loses_its_command(db: Database, database_url: str) -> None:
+    """Its session is ended once its lease is dead; adoption does not wait for it to wake."""
+    queue = PgQueue(db, lease_s=0.2)
+    _, new, token = running(db)
+    queue.heartbeat([(new.id, token)])
+    stopped = Connection(Target.parse(database_url))
+    arrived, wake = threading.Event(), threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        yield b"PGCOPY\n\xff\r\n\0" + bytes(8)
+        arrived.set()
+        wake.wait()
+        yield b"\xff\xff"
+
+    lost: list[Exception] = []
+
+    def copy() -> None:
+        stopped.script(f"BEGIN; UPDATE command_runs SET worker = 2 WHERE command_id = '{new.id}'")
+        try:
+            stopped.copy("COPY command_events FROM STDIN (FORMAT binary)", endless())
+        except Unavailable as error:
+            lost.append(error)
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    arrived.wait()
+    adopted: list[object] = []
+    while not adopted:
+        adopted += [claim.command.id for claim in queue.adopt(2, 1)]
+    assert adopted == [new.id]
+    wake.set()
+    thread.join()
+    assert len(lost) == 1
+    stopped.close()
+
+
 def test_a_stale_token_holds_up_nobody(db: Database) -> None:
     """Writers with the wrong token are refused at once, small or large."""
     queue, new, token = running(db)

@@ -19,6 +19,9 @@ from common.domain.command import TERMINAL, Kind, State, sources_of
 from common.domain.events import NewEvent
 from common.domain.identifiers import new_id
 from common.ports.queue import LEASE_S, Claim, Held, LeaseLost
+from common.services import telemetry
+
+log = telemetry.logger("rdev.queue")
 
 COPY_FROM_BYTES: Final = (
     64 * 1024
@@ -43,6 +46,8 @@ class PgQueue:
         return to_claim(row) if row else None
 
     def adopt(self, worker: int, limit: int) -> list[Claim]:
+        if self._db.run("end_stalled", lease_s=self._lease_s)[0]["ended"]:
+            log.warning("a stopped process lost its transaction")
         found = self._db.run("adopt", worker=worker, lease_s=self._lease_s, limit=limit)
         return [to_claim(row) for row in found]
 

@@ -8,6 +8,17 @@ SELECT * FROM claim_command(:project, :worker, make_interval(secs => :lease_s::d
 -- Live commands whose lease is dead, now this worker's.
 SELECT * FROM adopt_commands(:worker, make_interval(secs => :lease_s::double precision), :limit);
 
+-- name: end_stalled
+-- End sessions that keep the run row of a dead lease locked for longer than a lease: their process was
+-- stopped inside a COPY, where no timeout of the server counts, and adoption passes locked rows by.
+SELECT count(pg_terminate_backend(a.pid, 1000)) AS ended
+  FROM commands c
+  JOIN command_runs r ON r.command_id = c.id
+  JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = r.xmax
+  JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database()
+ WHERE c.state IN ('claimed', 'running', 'cancelling') AND r.lease_until < clock_timestamp()
+   AND a.xact_start < clock_timestamp() - make_interval(secs => :lease_s::double precision);
+
 -- name: held
 -- A command under a lease, as it is now.
 SELECT * FROM claim_view WHERE id = :id::uuid AND lease_token = :token::bigint AND lease_until IS NOT NULL;
