@@ -69,8 +69,12 @@ class Rdev:
         ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(process, ready), daemon=True)
         self._reader.start()
-        until("rdev up is ready", lambda: ready.is_set() or process.poll() is not None)
-        assert self.url, "".join(self.output)
+        try:
+            until("rdev up is ready", lambda: ready.is_set() or process.poll() is not None)
+            assert ready.is_set(), "it ended"
+        except AssertionError as error:
+            self.kill()
+            raise AssertionError(f"{error}: {''.join(self.output)}") from None
         return self
 
     def _read(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
