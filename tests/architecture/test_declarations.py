@@ -26,6 +26,7 @@ OPEN = {
     ("on_command_queued", "POST", "/"): "cluster-local doorbell without authority",
     ("on_command_queued", "POST", "/follow"): "cluster-local, holds and changes nothing",
     ("on_dead_letter", "POST", "/"): "cluster-local, the broker has no key",
+    ("on_pods_changed", "POST", "/"): "cluster-local doorbell without authority",
     ("on_tick", "POST", "/"): "cluster-local doorbell without authority",
 }
 
@@ -62,10 +63,11 @@ def test_only_functions_that_seal_or_open_secrets_get_their_keys() -> None:
     }
 
 
-def test_rights_in_kubernetes_are_with_two_functions() -> None:
-    """Only the runner may exec and only the tick may list; all others have no access at all."""
+def test_rights_in_kubernetes_are_with_three_functions() -> None:
+    """Only the runner may exec, only watcher and tick may list; all others have no access at all."""
     assert {f.name: f.account for f in FUNCTIONS if f.account is not Account.API} == {
         "on_command_queued": Account.RUNNER,
+        "on_pods_changed": Account.WATCHER,
         "on_tick": Account.WATCHER,
     }
 

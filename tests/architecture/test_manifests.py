@@ -184,8 +184,9 @@ def test_the_laptop_can_read_what_the_cluster_gets() -> None:
     """The local runner loads the same folder and finds every function, trigger and source."""
     from infra.local.manifests import load
 
-    found = load(BASE)
+    found = load(BASE, "kubernetes")
     assert set(found.functions) == set(SERVICES)
+    assert set(SERVICES) - set(load(BASE).functions) == {"on-pods-changed"}
     assert len(found.triggers) == len([f for f in FUNCTIONS if f.trigger])
     assert len(found.sources) == len([f for f in FUNCTIONS if f.schedule])
 

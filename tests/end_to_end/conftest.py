@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_kubernetes.rdev import rdev_on
+from tests.fake_kubernetes.running import FakeKubernetes
 from tests.harness.running import Rdev
 
 
-@pytest.fixture(scope="session")
-def rdev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rdev]:
-    """A running rdev with the project `demo`."""
+@pytest.fixture(scope="session", params=["directories", "pods"])
+def rdev(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rdev]:
+    """A running rdev with the project `demo`: in a directory, then in a pod."""
     home: Path = tmp_path_factory.mktemp("home")
-    running = Rdev(home).start()
-    yield running
-    running.stop()
+    if request.param == "directories":
+        running = Rdev(home).start()
+        yield running
+        running.stop()
+        return
+    with FakeKubernetes(tmp_path_factory.mktemp("kubernetes")) as fake:
+        running = rdev_on(fake, home).start("--kubernetes")
+        yield running
+        running.stop()
