@@ -127,6 +127,10 @@ class Api:
         """POST to something that is harmless to ask twice (cancel)."""
         return self._request("POST", path, content=_encoded(body))
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Answer:
+        """PATCH; asking twice comes to the same."""
+        return self._request("PATCH", path, content=_encoded(body))
+
     def create(self, path: str, body: Mapping[str, Any] | None, *, starting: bool) -> Answer:
         """POST that creates; one Idempotency-Key for all repetitions, so it happens once.
 

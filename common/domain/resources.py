@@ -84,4 +84,7 @@ def key_resource(key: ApiKey) -> dict[str, Any]:
         "created_at": timestamp(key.created_at),
         "revoked_at": _time(key.revoked_at),
         "last_used_at": _time(key.last_used_at),
+        "replaced_by": identifiers.show(identifiers.KEY, key.replaced_by)
+        if key.replaced_by
+        else None,
     }

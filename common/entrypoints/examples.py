@@ -68,6 +68,7 @@ KEY: Final[dict[str, Any]] = {
     "created_at": "2026-01-01T00:00:00.000Z",
     "revoked_at": None,
     "last_used_at": None,
+    "replaced_by": None,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -27,6 +28,16 @@ class CreatedKey:
 
     key: ApiKey
     replayed: bool
+
+
+@dataclass(frozen=True)
+class NewText:
+    """What a rotation changes of a key: everything else stays."""
+
+    id: UUID
+    prefix: str
+    hash: bytes
+    created_at: datetime
 
 
 class KeyStore(Protocol):
@@ -53,6 +64,25 @@ class KeyStore(Protocol):
 
     def list(self, before: UUID | None, limit: int) -> list[ApiKey]:
         """Newest first, revoked ones included."""
+        ...
+
+    def update(self, key_id: UUID, changes: dict[str, Any], caller: Caller, origin: Origin) -> str:
+        """Change the fields given, named and shaped as the API does: ok, revoked or unknown."""
+        ...
+
+    def rotate(
+        self,
+        key_id: UUID,
+        new: NewText,
+        grace_s: int,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
+    ) -> CreatedKey | str:
+        """The key that takes its place; else why not: revoked, replaced (before) or unknown.
+
+        The old one expires after `grace_s` seconds, or when it would have anyway.
+        """
         ...
 
     def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:

@@ -1,20 +1,24 @@
-"""Use case: create, show and revoke API keys. None makes one that may do more than itself."""
+"""Use case: create, show, change, rotate and revoke API keys.
+
+No key makes, widens or gets hold of one that may do more than itself.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from common.domain import identifiers, keys
 from common.domain.command import Reason
-from common.domain.errors import Forbidden, InvalidField, NotFound
-from common.domain.keys import ApiKey, Caller
+from common.domain.errors import Conflict, Forbidden, InvalidField, NotFound
+from common.domain.keys import ApiKey, Caller, RateLimit
 from common.domain.outcome import never_ran
 from common.domain.scopes import ALL, grants
 from common.ports.commands import Idempotency, Origin
-from common.ports.keys import CreatedKey, KeyStore
+from common.ports.keys import CreatedKey, KeyStore, NewText
 
 FARTHEST_EXPIRY: Final = timedelta(days=36_500)  # what every clock and calendar here can hold
 
@@ -70,11 +74,80 @@ class ManageKeys:
             raise NotFound(f"there is no {text[:80]!r}")
         return key
 
+    def update(self, text: str, fields: dict[str, Any], caller: Caller, origin: Origin) -> ApiKey:
+        """Change some fields (named as those of ApiKey) from the next request on.
+
+        Raises InvalidField, Conflict for a revoked key, and Forbidden when the whole key, as it is
+        then, would be wider than the caller.
+        """
+        _check_expiry(fields.get("expires_at"))
+        key = self._live(text, caller)
+        _check_not_wider(replace(key, **fields), caller)
+        changes = {name: _as_json(value) for name, value in fields.items()}
+        if changes:
+            _refuse(self._store.update(key.id, changes, caller, origin), text)
+        return self.one(text, caller)
+
+    def rotate(
+        self,
+        text: str,
+        grace_s: int,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
+    ) -> tuple[CreatedKey, str | None]:
+        """A key with the same rights and its text (None on a replay); the old one ends soon.
+
+        Raises Conflict, and Forbidden for a key wider than the caller: the caller gets its text.
+        """
+        key = self.one(text, caller)
+        _check_not_wider(key, caller)
+        secret = keys.new_key()
+        new = NewText(
+            identifiers.new_id(),
+            keys.prefix_of(secret),
+            keys.hash_of(secret),
+            datetime.now(UTC),
+        )
+        done = self._store.rotate(key.id, new, grace_s, caller, origin, idempotency)
+        if isinstance(done, str):
+            raise _refusal(done, text)
+        return done, None if done.replayed else secret
+
+    def _live(self, text: str, caller: Caller) -> ApiKey:
+        key = self.one(text, caller)
+        if key.revoked_at is not None:
+            raise _refusal("revoked", text)
+        return key
+
     def revoke(self, text: str, caller: Caller, origin: Origin) -> None:
         """Invalid from the next request on; its waiting commands end, its running ones go on."""
         key = self.one(text, caller)
         if not self._store.revoke(key.id, never_ran(Reason.KEY_REVOKED), caller, origin):
             raise NotFound(f"there is no {text[:80]!r}")
+
+
+def _refuse(status: str, text: str) -> None:
+    if status != "ok":
+        raise _refusal(status, text)
+
+
+def _refusal(status: str, text: str) -> Conflict | NotFound:
+    if status == "revoked":
+        return Conflict("this key is revoked")
+    if status == "replaced":
+        return Conflict("this key was rotated before; rotate the one that replaced it")
+    return NotFound(f"there is no {text[:80]!r}")
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, frozenset | tuple):
+        return sorted(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, RateLimit):
+        return {"limit": value.limit, "window_s": value.window_s}
+    return value
 
 
 def _sees(caller: Caller, key: ApiKey) -> bool:

@@ -11,7 +11,7 @@ import click
 
 from rdev import ids
 from rdev.app import App
-from rdev.errors import OutcomeUnknown, ServerFault
+from rdev.errors import OutcomeUnknown, ServerFault, WrongUsage
 from rdev.options import DURATION, TEXT, output_option
 from rdev.table import render
 from rdev.text import age, parse_duration, parse_time, printable
@@ -46,7 +46,7 @@ class Rate(click.ParamType[dict[str, int]]):
 
 @click.group(cls=Verbs)
 def keys() -> None:
-    """Create, list and revoke API keys."""
+    """Create, list, change, rotate and revoke API keys."""
 
 
 @keys.command(
@@ -77,18 +77,151 @@ def create(app: App, /, mode: str, expires_in: int | None, **values: Any) -> int
     """Create a key and print it; it is shown this once and never again."""
     body = {name: _plain(value) for name, value in values.items() if value not in (None, ())}
     if expires_in is not None:
-        expiry = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=expires_in)
-        body["expires_at"] = expiry.isoformat(timespec="seconds").replace("+00:00", "Z")
+        body["expires_at"] = _expiry(expires_in)
     with app.connect() as api:
         key = api.create("/v1/keys", body, starting=False).object
+    _print_secret(app.console, key, mode)
+    return 0
+
+
+@keys.command(
+    "show",
+    examples=("rdev keys show key_0190f3c2", "rdev keys show key_0190f3c2 -o json"),
+)
+@output_option(("text", "json", "jsonl"))
+@click.argument("identifier", type=TEXT, metavar="ID")
+@click.pass_obj
+def show(app: App, /, identifier: str, mode: str) -> int:
+    """Show one key, without its secret."""
+    with app.connect() as api:
+        key = api.get(f"/v1/keys/{ids.key_id(api, identifier)}").object
+    _print_key(app.console, key, mode)
+    return 0
+
+
+@keys.command(
+    "update",
+    examples=(
+        "rdev keys update key_0190f3c2 --allowed-ip 10.0.0.0/8",
+        "rdev keys update key_0190f3c2 --all-projects --expires-in 30d",
+    ),
+)
+@click.option("--name", type=TEXT, help="Another name.")
+@click.option("--scope", "scopes", type=TEXT, multiple=True, help="All its rights; repeat.")
+@click.option("--project", "projects", type=TEXT, multiple=True, help="All its projects; repeat.")
+@click.option("--all-projects", is_flag=True, help="Every project.")
+@click.option(
+    "--allowed-ip", "allowed_ips", type=TEXT, multiple=True, help="All its addresses; repeat."
+)
+@click.option("--any-ip", is_flag=True, help="From everywhere.")
+@click.option("--expires-in", type=DURATION, help="How long it works from now on, such as 30d.")
+@click.option("--never-expires", is_flag=True, help="It works until it is revoked.")
+@click.option("--rate-limit", type=Rate(), help="Most requests in a time, such as 100/1m.")
+@click.option("--max-concurrent", type=click.IntRange(min=1), help="Most commands at once.")
+@click.option("--no-max-concurrent", is_flag=True, help="As many commands as there is room for.")
+@output_option(("text", "json", "jsonl"))
+@click.argument("identifier", type=TEXT, metavar="ID")
+@click.pass_obj
+def update(app: App, /, identifier: str, mode: str, **given: Any) -> int:
+    """Change a key from its next request on; what is not named stays."""
+    body = _changes(**given)
+    with app.connect() as api:
+        key = api.patch(f"/v1/keys/{ids.key_id(api, identifier)}", body).object
+    _print_key(app.console, key, mode)
+    return 0
+
+
+def _changes(
+    *,
+    all_projects: bool,
+    any_ip: bool,
+    never_expires: bool,
+    no_max_concurrent: bool,
+    expires_in: int | None,
+    **values: Any,
+) -> dict[str, Any]:
+    """The body of an update. Raises WrongUsage for nothing, and for two answers to one question."""
+    body = {name: _plain(value) for name, value in values.items() if value not in (None, ())}
+    if expires_in is not None:
+        body["expires_at"] = _expiry(expires_in)
+    wide: tuple[tuple[bool, str, Any], ...] = (
+        (all_projects, "projects", None),
+        (any_ip, "allowed_ips", []),
+        (never_expires, "expires_at", None),
+        (no_max_concurrent, "max_concurrent", None),
+    )
+    for wanted, name, value in wide:
+        if wanted and name in body:
+            raise WrongUsage(f"{name.replace('_', ' ')}: give either values or none")
+        if wanted:
+            body[name] = value
+    if not body:
+        raise WrongUsage("nothing to change", hint="`rdev keys update --help` lists what can be")
+    return body
+
+
+@keys.command(
+    "rotate",
+    examples=(
+        "rdev keys rotate key_0190f3c2",
+        "rdev keys rotate key_0190f3c2 --grace 1h -o json",
+    ),
+)
+@click.option("--grace", type=DURATION, help="How long the old key still works.  [default: 1d]")
+@output_option(("text", "json", "jsonl"))
+@click.argument("identifier", type=TEXT, metavar="ID")
+@click.pass_obj
+def rotate(app: App, /, identifier: str, grace: int | None, mode: str) -> int:
+    """Replace a key by a new one with the same rights, and print that; it is shown this once."""
+    body = {} if grace is None else {"grace_s": grace}
+    with app.connect() as api:
+        path = f"/v1/keys/{ids.key_id(api, identifier)}/rotate"
+        key = api.create(path, body, starting=False).object
+    _print_secret(app.console, key, mode)
+    return 0
+
+
+def _print_secret(console: Console, key: dict[str, Any], mode: str) -> None:
     if not key.get("key"):
         raise _secret_lost(key)
     if mode == "text":
-        app.console.line(str(key["key"]))
-        app.console.say(f"this is {key.get('id')}; it is not shown again")
+        console.line(str(key["key"]))
+        console.say(f"this is {key.get('id')}; it is not shown again")
     else:
-        app.console.json(key, compact=mode == "jsonl")
-    return 0
+        console.json(key, compact=mode == "jsonl")
+
+
+def _print_key(console: Console, key: dict[str, Any], mode: str) -> None:
+    if mode != "text":
+        console.json(key, compact=mode == "jsonl")
+        return
+    rate, now = key.get("rate_limit"), dt.datetime.now(dt.UTC)
+    facts = {
+        "id": _id(key),
+        "name": key.get("name"),
+        "prefix": key.get("prefix"),
+        "state": _state(key, now),
+        "scopes": _words(key.get("scopes"), "none"),
+        "projects": _words(key.get("projects"), "all"),
+        "addresses": _words(key.get("allowed_ips"), "everywhere"),
+        "expires at": key.get("expires_at") or "never",
+        "rate limit": f"{rate['limit']}/{rate['window_s']}s" if rate else "none",
+        "at once": key.get("max_concurrent") or "no limit",
+        "created at": key.get("created_at"),
+        "last used": key.get("last_used_at") or "never",
+        "replaced by": key.get("replaced_by") or "-",
+    }
+    for name, value in facts.items():
+        console.line(f"{name.ljust(11)}  {printable(str(value))}")
+
+
+def _words(values: Any, none: str) -> str:
+    return " ".join(map(str, values)) if values else none
+
+
+def _expiry(seconds: int) -> str:
+    at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _plain(value: object) -> object:

@@ -13,6 +13,7 @@ from common.domain.errors import InvalidField
 from common.domain.identifiers import new_id
 from common.domain.keys import ApiKey, hash_of, new_key, prefix_of
 from common.ports.commands import Idempotency
+from common.ports.keys import CreatedKey, NewText
 from tests.contract.conftest import CANCELLED, ORIGIN, WORKER, World, nobody, now, rate
 
 SCOPE = ("commands:write",)
@@ -258,6 +259,120 @@ def test_the_admin_key_is_there_as_given_whatever_happened(world: World) -> None
     assert again.caller is not None
     assert again.caller.key_id == key.id
     assert len(world.keys.list(None, 10)) == 1
+
+
+# -- changing and rotating -------------------------------------------------------------------------
+
+
+def test_a_change_touches_only_what_it_names(world: World) -> None:
+    """Every field can change, null included; what is not named stays as it was."""
+    _, caller = world.key(projects=frozenset({"demo"}), rate_limit=rate(5), max_concurrent=2)
+    before = world.keys.get(caller.key_id)
+    assert before is not None
+    assert world.keys.update(caller.key_id, {"name": "new"}, caller, ORIGIN) == "ok"
+    assert world.keys.get(caller.key_id) == replace(before, name="new")
+    expires_at = now() + timedelta(hours=1)
+    changes = {
+        "scopes": ["audit:read", "commands:read"],
+        "projects": None,
+        "allowed_ips": ["10.0.0.0/8", "2001:db8::/32"],
+        "rate_limit": {"limit": 7, "window_s": 70},
+        "max_concurrent": None,
+        "expires_at": expires_at.isoformat(),
+    }
+    assert world.keys.update(caller.key_id, changes, caller, ORIGIN) == "ok"
+    assert world.keys.get(caller.key_id) == replace(
+        before,
+        name="new",
+        scopes=frozenset({"audit:read", "commands:read"}),
+        projects=None,
+        allowed_ips=("10.0.0.0/8", "2001:db8::/32"),
+        rate_limit=rate(7, 70),
+        max_concurrent=None,
+        expires_at=expires_at,
+    )
+
+
+def test_a_change_holds_from_the_next_request_on(world: World) -> None:
+    """Scopes, addresses and limits are read anew by every request."""
+    text, caller = world.key()
+    assert status(world, text, ip="10.0.0.1") == "ok"
+    world.keys.update(caller.key_id, {"allowed_ips": ["192.0.2.0/24"]}, caller, ORIGIN)
+    assert status(world, text, ip="10.0.0.1") == "ip"
+    world.keys.update(caller.key_id, {"scopes": ["audit:read"]}, caller, ORIGIN)
+    assert status(world, text, ip="192.0.2.1") == "scope"
+
+
+def test_what_is_revoked_or_unknown_does_not_change(world: World) -> None:
+    """It says which of the two, and so does a rotation."""
+    text, caller = world.key()
+    world.keys.revoke(caller.key_id, CANCELLED, caller, ORIGIN)
+    assert world.keys.update(caller.key_id, {"name": "x"}, caller, ORIGIN) == "revoked"
+    assert world.keys.update(new_id(), {"name": "x"}, caller, ORIGIN) == "unknown"
+    _, new = fresh()
+    assert world.keys.rotate(caller.key_id, new, 60, caller, ORIGIN, None) == "revoked"
+    assert world.keys.rotate(new_id(), new, 60, caller, ORIGIN, None) == "unknown"
+    assert status(world, text) == "revoked"
+
+
+def fresh() -> tuple[str, NewText]:
+    """What a rotation needs of a new key."""
+    text = new_key()
+    return text, NewText(new_id(), prefix_of(text), hash_of(text), now())
+
+
+def test_a_rotated_key_works_on_for_its_grace(world: World) -> None:
+    """Then only the new one does, which has everything the old one had."""
+    old_text, caller = world.key(projects=frozenset({"demo"}), rate_limit=rate(9))
+    old = world.keys.get(caller.key_id)
+    assert old is not None
+    text, new = fresh()
+    done = world.keys.rotate(caller.key_id, new, 60, caller, ORIGIN, None)
+    assert isinstance(done, CreatedKey)
+    same = replace(old, id=new.id, prefix=new.prefix, created_at=new.created_at)
+    assert done.key == same
+    rotated = world.keys.get(caller.key_id)
+    assert rotated is not None
+    assert rotated.replaced_by == new.id
+    assert (status(world, old_text), status(world, text)) == ("ok", "ok")
+    world.pass_time(61)
+    assert (status(world, old_text), status(world, text)) == ("expired", "ok")
+
+
+def test_a_rotation_never_lengthens_a_life(world: World) -> None:
+    """The old key ends when it would have, and the new one too."""
+    _, caller = world.key(expires_at=now() + timedelta(seconds=30))
+    old = world.keys.get(caller.key_id)
+    assert old is not None
+    done = world.keys.rotate(caller.key_id, fresh()[1], 600, caller, ORIGIN, None)
+    assert isinstance(done, CreatedKey)
+    after = world.keys.get(caller.key_id)
+    assert after is not None
+    assert after.expires_at == old.expires_at == done.key.expires_at
+
+
+def test_a_key_is_rotated_once(world: World) -> None:
+    """The same request again answers the same key; another one is told of the first."""
+    _, caller = world.key()
+    once = Idempotency("POST /v1/keys/x/rotate", "k", b"h" * 32)
+    first = world.keys.rotate(caller.key_id, fresh()[1], 60, caller, ORIGIN, once)
+    again = world.keys.rotate(caller.key_id, fresh()[1], 60, caller, ORIGIN, once)
+    assert isinstance(first, CreatedKey)
+    assert isinstance(again, CreatedKey)
+    assert (again.key.id, first.replayed, again.replayed) == (first.key.id, False, True)
+    assert world.keys.rotate(caller.key_id, fresh()[1], 60, caller, ORIGIN, None) == "replaced"
+
+
+def test_only_who_has_no_limits_hands_that_on(world: World) -> None:
+    """A rotation of the admin's key by a lesser one is a key with the limits of its row."""
+    admin_text, key = made()
+    world.keys.ensure_admin(key, hash_of(admin_text))
+    _, lesser = world.key(scopes=frozenset({"keys:admin"}))
+    text, new = fresh()
+    world.keys.rotate(key.id, new, 60, lesser, ORIGIN, None)
+    grant = world.keys.authorise(hash_of(text), ("keys:admin",), None, counts=True)
+    assert grant.caller is not None
+    assert not grant.caller.unlimited
 
 
 # -- revoking --------------------------------------------------------------------------------------

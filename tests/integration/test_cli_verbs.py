@@ -613,3 +613,37 @@ def test_reads_a_schema_from_a_file(
     assert main(argv) == 0
     assert server.seen[0].json["options"] == {"json_schema": {"type": "object"}}
     assert capfdbinary.readouterr().out == f"{COMMAND_ID}\n".encode()
+
+
+KEY_ID = "key_" + "a" * 32
+
+
+def test_a_key_is_changed_by_what_is_named(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """Only the given options are in the body; `--all-projects` and its like send null."""
+    server.on("PATCH", f"/v1/keys/{KEY_ID}", answer({"id": KEY_ID, "name": "ci", "scopes": ["x"]}))
+    assert main(["keys", "update", KEY_ID, "--all-projects", "--rate-limit", "5/1m"]) == 0
+    [seen] = server.of("PATCH", f"/v1/keys/{KEY_ID}")
+    assert seen.json == {"projects": None, "rate_limit": {"limit": 5, "window_s": 60}}
+    assert b"projects     all" in capfdbinary.readouterr().out
+    assert main(["keys", "update", KEY_ID]) == 64
+    assert main(["keys", "update", KEY_ID, "--any-ip", "--allowed-ip", "10.0.0.0/8"]) == 64
+
+
+def test_a_key_is_shown(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """Every fact on a line of its own."""
+    key = {"id": KEY_ID, "name": "ci", "scopes": ["commands:read"], "projects": ["demo"]}
+    server.on("GET", f"/v1/keys/{KEY_ID}", answer(key | {"allowed_ips": ["10.0.0.0/8"]}))
+    assert main(["keys", "show", KEY_ID]) == 0
+    out = capfdbinary.readouterr().out
+    assert b"addresses    10.0.0.0/8" in out and b"rate limit   none" in out
+
+
+def test_a_rotation_prints_the_new_key(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """Like a creation: once, and asked again safely when the answer is lost."""
+    rotated = {"id": "key_2", "key": "rdev_new"}
+    server.on("POST", f"/v1/keys/{KEY_ID}/rotate", LOST, answer(rotated, 201))
+    assert main(["keys", "rotate", KEY_ID, "--grace", "1h"]) == 0
+    first, second = server.of("POST", f"/v1/keys/{KEY_ID}/rotate")
+    assert first.json == {"grace_s": 3600}
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    assert capfdbinary.readouterr().out == b"rdev_new\n"

@@ -70,6 +70,28 @@ def test_a_key_is_created_shown_listed_and_revoked(api: Api) -> None:
     assert client.get("/v1/keys/nonsense").status_code == 404
 
 
+def test_a_key_is_changed_and_rotated(api: Api) -> None:
+    """Only what the body names changes; a rotation answers a new secret and where it is."""
+    client = api.client("keys", api.keys.make(*ALL))
+    made = client.post("/v1/keys", content=b'{"name":"ci","scopes":["commands:read"]}').json()
+    path = f"/v1/keys/{made['id']}"
+    changed = client.request("PATCH", path, content=b'{"projects":null,"max_concurrent":2}')
+    assert changed.status_code == 200
+    [(key_id, changes)] = api.keys.updated
+    assert (identifiers.show("key", key_id), changes) == (
+        made["id"],
+        {"projects": None, "max_concurrent": 2},
+    )
+    rotated = client.post(f"{path}/rotate")
+    assert rotated.status_code == 201
+    assert rotated.json()["key"].startswith(rotated.json()["prefix"] + "_")
+    assert rotated.headers["location"] == f"/v1/keys/{rotated.json()['id']}"
+    api.keys.rotation = "replaced"
+    assert client.post(f"{path}/rotate").status_code == 409
+    assert client.post(f"{path}/rotate", content=b'{"grace_s":-1}').status_code == 422
+    assert client.request("PATCH", path, content=b'{"key_hash":"x"}').status_code == 422
+
+
 def test_a_replayed_key_has_no_secret(api: Api) -> None:
     """And says that it is one."""
     text = api.keys.make(*ALL)

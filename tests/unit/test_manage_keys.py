@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 
 from common.domain import identifiers, keys
-from common.domain.errors import Forbidden, InvalidField, NotFound
+from common.domain.errors import Conflict, Forbidden, InvalidField, NotFound
 from common.domain.keys import ApiKey, Caller, RateLimit
 from common.domain.scopes import ALL
 from common.ports.commands import Idempotency, Origin
-from common.ports.keys import CreatedKey
+from common.ports.keys import CreatedKey, NewText
 from common.services.manage_keys import ManageKeys
 from tests.unit.fakes import AT, KEY
 
@@ -51,6 +51,8 @@ class Store:
         self.hashes: list[bytes] = []
         self.replays: ApiKey | None = None
         self.outcomes: list[dict[str, Any]] = []
+        self.changes: list[dict[str, Any]] = []
+        self.answer = "ok"
 
     def create(
         self, key: ApiKey, key_hash: bytes, caller: Caller, origin: Origin, idem: Idempotency | None
@@ -71,6 +73,24 @@ class Store:
     def list(self, before: UUID | None, limit: int) -> list[ApiKey]:
         newest = sorted(self.rows.values(), key=lambda k: k.id, reverse=True)
         return [k for k in newest if before is None or k.id < before][:limit]
+
+    def update(self, key_id: UUID, changes: dict[str, Any], caller: Caller, origin: Origin) -> str:
+        self.changes.append(changes)
+        return self.answer
+
+    def rotate(
+        self,
+        key_id: UUID,
+        new: NewText,
+        grace_s: int,
+        caller: Caller,
+        origin: Origin,
+        idem: Idempotency | None,
+    ) -> CreatedKey | str:
+        if self.answer != "ok":
+            return self.answer
+        self.hashes.append(new.hash)
+        return CreatedKey(replace(self.rows[key_id], id=new.id, prefix=new.prefix), replayed=False)
 
     def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
         self.outcomes.append(outcome)
@@ -157,6 +177,77 @@ def test_what_is_narrower_is_made(store: Store, narrower: dict[str, Any]) -> Non
     """Less is always allowed."""
     manage(store).create(replace(FITS, **narrower), NARROW, ORIGIN, None)
     assert len(store.rows) == 1
+
+
+@pytest.mark.parametrize(
+    "wider", [{"scopes": frozenset({"audit:read"})}, {"allowed_ips": ()}, {"expires_at": None}]
+)
+def test_a_key_is_not_changed_to_what_could_not_be_made(
+    store: Store, wider: dict[str, Any]
+) -> None:
+    """The whole key, as it would be, is held to the limits of who changes it."""
+    manage(store).create(FITS, ADMIN, ORIGIN, None)
+    with pytest.raises(Forbidden):
+        manage(store).update(show(FITS), wider, NARROW, ORIGIN)
+    assert store.changes == []
+    manage(store).update(show(FITS), {"max_concurrent": 1}, NARROW, ORIGIN)
+    assert store.changes == [{"max_concurrent": 1}]
+
+
+def test_changes_are_told_as_the_api_writes_them(store: Store) -> None:
+    """Sets as sorted lists, moments as ISO text; nothing to change is nothing done."""
+    manage(store).create(FITS, ADMIN, ORIGIN, None)
+    at = NOW + timedelta(hours=2)
+    fields = {"scopes": frozenset({"b", "a"}), "rate_limit": RateLimit(1, 2), "expires_at": at}
+    manage(store).update(show(FITS), fields | {"scopes": FITS.scopes}, ADMIN, ORIGIN)
+    manage(store).update(show(FITS), {}, ADMIN, ORIGIN)
+    [told] = store.changes
+    assert told == {
+        "scopes": ["commands:write:git"],
+        "rate_limit": {"limit": 1, "window_s": 2},
+        "expires_at": at.isoformat(),
+    }
+
+
+def test_a_wider_key_is_not_rotated_into_ones_own_hands(store: Store) -> None:
+    """The answer holds a secret: a key that may not be made may not be had either."""
+    manage(store).create(replace(FITS, scopes=frozenset({"audit:read"})), ADMIN, ORIGIN, None)
+    hashes = list(store.hashes)
+    with pytest.raises(Forbidden):
+        manage(store).rotate(show(FITS), 60, NARROW, ORIGIN, None)
+    assert store.hashes == hashes
+
+
+def test_a_rotation_shows_the_new_text_once(store: Store) -> None:
+    """It belongs to the hash that was stored."""
+    manage(store).create(FITS, ADMIN, ORIGIN, None)
+    made, text = manage(store).rotate(show(FITS), 60, NARROW, ORIGIN, None)
+    assert text is not None
+    assert store.hashes[-1] == keys.hash_of(text)
+    assert made.key.prefix == keys.prefix_of(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [("revoked", Conflict), ("replaced", Conflict), ("unknown", NotFound)]
+)
+def test_what_cannot_be_changed_or_rotated_says_why(
+    store: Store, answer: str, error: type[Exception]
+) -> None:
+    """409 for what is over, 404 for what never was."""
+    manage(store).create(FITS, ADMIN, ORIGIN, None)
+    store.answer = answer
+    with pytest.raises(error):
+        manage(store).rotate(show(FITS), 60, ADMIN, ORIGIN, None)
+    with pytest.raises(error):
+        manage(store).update(show(FITS), {"name": "x"}, ADMIN, ORIGIN)
+
+
+def test_a_revoked_key_stays_as_it_is(store: Store) -> None:
+    """A change would look as if it could be used."""
+    manage(store).create(replace(FITS, revoked_at=NOW), ADMIN, ORIGIN, None)
+    with pytest.raises(Conflict):
+        manage(store).update(show(FITS), {"name": "x"}, ADMIN, ORIGIN)
+    assert store.changes == []
 
 
 def test_an_unlimited_key_gives_any_limits(store: Store) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from common.adapters.memory.state import KeyRow, MemoryState, storable
 from common.domain.command import WAITING, State
 from common.domain.identifiers import KEY, new_id, show
-from common.domain.keys import ApiKey, Caller
+from common.domain.keys import ApiKey, Caller, RateLimit
 from common.ports.commands import Idempotency, Origin
-from common.ports.keys import CreatedKey, Grant
+from common.ports.keys import CreatedKey, Grant, NewText
 
 
 class MemoryKeyStore:
@@ -65,6 +65,48 @@ class MemoryKeyStore:
             row = self._state.keys.get(key_id)
             return row.key if row else None
 
+    def update(self, key_id: UUID, changes: dict[str, Any], caller: Caller, origin: Origin) -> str:
+        with self._state.lock:
+            row = self._state.keys.get(key_id)
+            if row is None or row.key.revoked_at is not None:
+                return "unknown" if row is None else "revoked"
+            row.key = replace(row.key, **{n: _FIELDS[n](v) for n, v in changes.items()})
+            self._state.record(caller, origin, "key.updated", show(KEY, key_id))
+            return "ok"
+
+    def rotate(
+        self,
+        key_id: UUID,
+        new: NewText,
+        grace_s: int,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
+    ) -> CreatedKey | str:
+        with self._state.lock:
+            first = self._state.replayed(caller, idempotency)
+            if first is not None:
+                return CreatedKey(self._state.keys[first].key, replayed=True)
+            row = self._state.keys.get(key_id)
+            if row is None or row.key.revoked_at or row.key.replaced_by:
+                return _why_not(row)
+            mine = self._state.keys.get(caller.key_id)
+            key = replace(
+                row.key,
+                id=new.id,
+                prefix=new.prefix,
+                created_at=new.created_at,
+                last_used_at=None,
+            )
+            unlimited = row.unlimited and mine is not None and mine.unlimited
+            self._state.keys[new.id] = KeyRow(key, new.hash, unlimited)
+            end = self._state.clock() + timedelta(seconds=grace_s)
+            ends = min(end, row.key.expires_at) if row.key.expires_at else end
+            row.key = replace(row.key, replaced_by=new.id, expires_at=ends)
+            self._state.record(caller, origin, "key.rotated", show(KEY, key_id))
+            self._state.remember(caller, idempotency, new.id)
+            return CreatedKey(key, replayed=False)
+
     def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
         with self._state.lock:
             row = self._state.keys.get(key_id)
@@ -107,6 +149,23 @@ class MemoryKeyStore:
         last = row.key.last_used_at
         if last is None or last < now - timedelta(minutes=1):
             row.key = replace(row.key, last_used_at=now)
+
+
+def _why_not(row: KeyRow | None) -> str:
+    if row is None:
+        return "unknown"
+    return "revoked" if row.key.revoked_at else "replaced"
+
+
+_FIELDS: Final[dict[str, Callable[[Any], Any]]] = {
+    "name": str,
+    "scopes": frozenset,
+    "projects": lambda names: None if names is None else frozenset(names),
+    "allowed_ips": tuple,
+    "rate_limit": lambda rate: RateLimit(**rate),
+    "max_concurrent": lambda most: most,
+    "expires_at": lambda text: None if text is None else datetime.fromisoformat(text),
+}
 
 
 def _refusal(key: ApiKey, scopes: Sequence[str], ip: str | None, now: datetime) -> str | None:

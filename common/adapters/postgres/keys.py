@@ -13,7 +13,7 @@ from common.adapters.postgres.parameters import jsonb
 from common.adapters.postgres.pool import Database
 from common.domain.keys import ApiKey, Caller, RateLimit
 from common.ports.commands import Idempotency, Origin
-from common.ports.keys import CreatedKey, Grant
+from common.ports.keys import CreatedKey, Grant, NewText
 
 _END_AT_ONCE: Final = 200  # waiting commands of a revoked key that end in one transaction
 
@@ -70,6 +70,44 @@ class PgKeyStore:
         row = self._db.one("key_get", id=key_id)
         return _key(row) if row else None
 
+    def update(self, key_id: UUID, changes: dict[str, Any], caller: Caller, origin: Origin) -> str:
+        answer = self._db.one(
+            "key_update", id=key_id, changes=jsonb(changes), audit=rows.audit(caller, origin)
+        )
+        assert answer is not None
+        return str(answer["status"])
+
+    def rotate(
+        self,
+        key_id: UUID,
+        new: NewText,
+        grace_s: int,
+        caller: Caller,
+        origin: Origin,
+        idempotency: Idempotency | None,
+    ) -> CreatedKey | str:
+        wanted = {
+            "id": str(new.id),
+            "prefix": new.prefix,
+            "created_at": new.created_at.isoformat(),
+        }
+        answer = self._db.one(
+            "key_rotate",
+            id=key_id,
+            new=jsonb(wanted),
+            hash=new.hash,
+            grace_s=grace_s,
+            audit=rows.audit(caller, origin),
+            idempotency=rows.idempotency(idempotency),
+        )
+        assert answer is not None
+        rows.refuse_idempotency(answer["status"])
+        if answer["status"] not in ("ok", "replay"):
+            return str(answer["status"])
+        stored = self.get(answer["key_id"])
+        assert stored is not None  # keys are never deleted
+        return CreatedKey(stored, replayed=answer["status"] == "replay")
+
     def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
         answer = self._db.one("key_revoke", id=key_id, audit=rows.audit(caller, origin))
         if not (answer and answer["known"]):
@@ -125,6 +163,7 @@ def _key(row: Row) -> ApiKey:
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
         last_used_at=row["last_used_at"],
+        replaced_by=row["replaced_by"],
     )
 
 

@@ -141,6 +141,9 @@ class Key(Resource):
     created_at: AwareDatetime
     revoked_at: AwareDatetime | None
     last_used_at: AwareDatetime | None
+    replaced_by: Annotated[
+        KeyId | None, Field(description="the key that it was rotated to; it expires by itself")
+    ]
 
 
 class CreatedKey(Key):

@@ -19,14 +19,22 @@ ON CONFLICT (key_hash) DO UPDATE
 -- name: key_get
 -- One key.
 SELECT id, name, prefix, scopes, projects, allowed_ips::text[] AS allowed_ips, rate_limit, rate_window_s,
-       max_concurrent, created_at, expires_at, revoked_at, last_used_at
+       max_concurrent, created_at, expires_at, revoked_at, last_used_at, replaced_by
   FROM api_keys WHERE id = :id::uuid;
 
 -- name: key_list
 -- The newest keys below an id.
 SELECT id, name, prefix, scopes, projects, allowed_ips::text[] AS allowed_ips, rate_limit, rate_window_s,
-       max_concurrent, created_at, expires_at, revoked_at, last_used_at
+       max_concurrent, created_at, expires_at, revoked_at, last_used_at, replaced_by
   FROM api_keys WHERE id < :before::uuid ORDER BY id DESC LIMIT :limit::int;
+
+-- name: key_update
+-- Change some fields of a key, with its audit row.
+SELECT update_key(:id, :changes, :audit) AS status;
+
+-- name: key_rotate
+-- Replace a key by a new one, with its audit row and its Idempotency-Key.
+SELECT status, key_id FROM rotate_key(:id, :new, :hash, :grace_s, :audit, :idempotency);
 
 -- name: key_revoke
 -- Revoke a key.
