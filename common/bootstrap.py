@@ -159,7 +159,9 @@ class App:
     def bell(self) -> RunnerBell:
         from common.adapters.http.bell import HttpBell
 
-        return HttpBell(self.service_url(RUNNER))
+        bell = HttpBell(self.service_url(RUNNER))
+        self.closing.append(bell)
+        return bell
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -393,11 +395,11 @@ class App:
 
     @cached_property
     def presence(self) -> Presence:
-        from common.adapters.http.hold import hold
+        from common.adapters.http.hold import Holder
         from common.services.presence import Presence
 
-        url = self.service_url(RUNNER) + "/follow"
-        return Presence(lambda: hold(url), lambda: self.runner.following)
+        holder = Holder(self.service_url(RUNNER) + "/follow")
+        return Presence(holder.hold, lambda: self.runner.following)
 
     # -- the process ---------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ log = telemetry.logger("rdev.bell")
 class HttpBell:
     def __init__(self, url: str) -> None:
         self._url = url
+        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
 
     def ring(self, project: str) -> None:
         attributes = {
@@ -37,11 +38,12 @@ class HttpBell:
             CloudEvent(attributes, {"project": project}), data_marshaller=dumps
         )
         try:
-            answer = httpx.post(
-                self._url, headers=headers, content=body, timeout=TIMEOUT_S, trust_env=False
-            )
+            answer = self._client.post(self._url, headers=headers, content=body)
         except httpx.HTTPError as error:
             log.warning("runner not rung", project=project, err_type=type(error).__name__)
             return
         if answer.status_code // 100 != 2:
             log.warning("runner not rung", project=project, status=answer.status_code)
+
+    def close(self) -> None:
+        self._client.close()
