@@ -5,6 +5,7 @@ from __future__ import annotations
 from common.domain.errors import Unavailable
 from common.entrypoints.call import Call, Reply
 from common.entrypoints.function import Function
+from common.entrypoints.problem import body_of, headers_of
 
 function = Function(
     name="health",
@@ -31,7 +32,9 @@ def ready(call: Call) -> Reply:
             for n, c in checks.items()
             if c["status"] != "ok"
         ]
-        raise Unavailable("; ".join(broken))
+        error = Unavailable("; ".join(broken))
+        problem = body_of(error, call.origin.request_id) | {"checks": checks}
+        return Reply(problem, 503, headers_of(error), "application/problem+json")
     return Reply({"status": "ready", "checks": checks})
 
 

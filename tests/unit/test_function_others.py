@@ -168,6 +168,8 @@ def test_readiness_says_what_works(api: Api, status: FakeStatus) -> None:
     assert "kubernetes: refused" in answer.json()["detail"]
     status.away = True
     assert "database" in client.get("/ready").json()["detail"]
+    assert client.get("/ready").json()["checks"]["database"]["status"] == "unhealthy"
+    assert int(client.get("/ready").headers["retry-after"]) > 0
 
 
 def test_metrics_are_text(api: Api, status: FakeStatus) -> None:
