@@ -162,14 +162,20 @@ def test_readiness_says_what_works(api: Api, status: FakeStatus) -> None:
         "status": "ready",
         "checks": {"database": {"status": "ok"}},
     }
-    status.found = [Dependency("kubernetes", "open", 5, datetime.now(UTC), "refused")]
-    answer = client.get("/ready")
-    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
-    assert "kubernetes: refused" in answer.json()["detail"]
     status.away = True
     assert "database" in client.get("/ready").json()["detail"]
     assert client.get("/ready").json()["checks"]["database"]["status"] == "unhealthy"
     assert int(client.get("/ready").headers["retry-after"]) > 0
+
+
+def test_readiness_counts_kubernetes_where_workspaces_are_pods(make_api: Any) -> None:
+    """An open breaker is 503 there; on a laptop nobody asks."""
+    api: Api = make_api(RDEV_WORKSPACES="kubernetes")
+    status = api.app.__dict__["status"] = FakeStatus()
+    status.found = [Dependency("kubernetes", "open", 5, datetime.now(UTC), "refused")]
+    answer = api.client("health").get("/ready")
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert "kubernetes: refused" in answer.json()["detail"]
 
 
 def test_metrics_are_text(api: Api, status: FakeStatus) -> None:
