@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any, Final
 from uuid import UUID
 
+from common.domain import git_arguments
 from common.domain.command import Command, Kind
 from common.domain.workspace import Job, Streams
 
-# A repository's own config can name programs; these stop the ones that a plain `git status` would
-# run. Not a sandbox: see docs/concepts/security-model.md.
+# A repository's own config can name programs; these stop the ones that everyday verbs would run
+# (the environment stands above core.editor and core.sshCommand). Not a sandbox: see
+# docs/concepts/security-model.md.
 _GIT: Final = (
     "git",
     "-c",
@@ -22,7 +24,14 @@ _GIT: Final = (
     "core.hooksPath=/dev/null",
     "--no-pager",
 )
-_GIT_ENV: Final = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:ssh"}
+_GIT_ENV: Final = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "https:ssh",
+    "GIT_EDITOR": ":",
+    "GIT_SEQUENCE_EDITOR": ":",
+    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+    "GIT_ASKPASS": "",
+}
 _CLAUDE_ENV: Final = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
 _CLAUDE_INHERITS: Final = ("ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "IS_SANDBOX")
 _OPTIONS: Final = {
@@ -48,7 +57,10 @@ def session_id(command_id: UUID) -> str:
 
 
 def job_for(command: Command, env: dict[str, str], output_cap: int) -> Job:
-    """The job of a command; `env` holds the unsealed values its caller gave."""
+    """The job of a command; `env` holds the unsealed values its caller gave.
+
+    Raises ValueError for git arguments that are not allowed.
+    """
     spec = command.spec
     argv, stdin, own_env, inherit = _parts(command)
     return Job(
@@ -78,6 +90,7 @@ def _parts(command: Command) -> tuple[tuple[str, ...], bytes, dict[str, str], tu
     if command.kind is Kind.CLAUDE:
         return _claude(command), spec["prompt"].encode(), dict(_CLAUDE_ENV), _CLAUDE_INHERITS
     if command.kind is Kind.GIT:
+        git_arguments.check(spec["args"])  # once more: what is stored may be older than the list
         return (*_GIT, *spec["args"]), b"", dict(_GIT_ENV), ()
     if spec.get("script") is not None:
         return ("sh", "-c", spec["script"]), b"", {}, ()

@@ -55,7 +55,7 @@ def command(
 ) -> Command:
     defaults = {
         Kind.SHELL: {"argv": ["work"]},
-        Kind.GIT: {"args": ["x"]},
+        Kind.GIT: {"args": ["status"]},
         Kind.CLAUDE: {"prompt": ""},
     }
     return Command(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
-from common.domain import identifiers
+from common.domain import git_arguments, identifiers
 from common.domain.command import Kind, NewCommand, Priority, Timeouts
 from common.domain.launch import session_id
 from common.domain.project import NAME
@@ -19,10 +19,15 @@ MAX_PROMPT: Final = 512 * 1024
 MAX_ENV: Final = 64
 _SESSION: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DAY: Final = 7 * 24 * 3600
-# Variables that make a program run other code; git's and proxies' come with the sanitising issue.
+# Variables that make a program run other code, send its requests elsewhere, or are ours.
 _DENIED: Final = re.compile(
-    r"LD_.*|DYLD_.*|BASH_ENV|ENV|BASH_FUNC.*|PROMPT_COMMAND|PS4|IFS|PATH|GIT_.*|NODE_OPTIONS"
-    r"|PYTHON(STARTUP|PATH|HOME)|PERL5?(OPT|LIB)|RUBY(OPT|LIB)|.*_PROXY|.*_proxy|RDEV_.*|CLAUDE.*"
+    r"LD_.*|DYLD_.*|GCONV_PATH|LOCPATH|GLIBC_TUNABLES|MALLOC_.*|BASH_ENV|ENV|BASH_FUNC.*|BASHOPTS"
+    r"|SHELLOPTS|PROMPT_COMMAND|PS4|IFS|CDPATH|GLOBIGNORE|PATH|GIT_.*|SSH_ASKPASS.*|SSH_AUTH_SOCK"
+    r"|NODE_OPTIONS|NODE_PATH|NODE_EXTRA_CA_CERTS|NPM_CONFIG_.*|npm_config_.*"
+    r"|PYTHON(STARTUP|PATH|HOME|INSPECT|WARNINGS|BREAKPOINT|USERBASE)"
+    r"|PERL5?(OPT|LIB|DB)|PERL5LIB|RUBY(OPT|LIB)|GEM_PATH|GEM_HOME|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS"
+    r"|JDK_JAVA_OPTIONS|LUA_INIT.*|EDITOR|VISUAL|PAGER|LESSOPEN|LESSCLOSE|BROWSER|HOME|XDG_.*"
+    r"|(?i:.*_proxy)|RDEV_.*|CLAUDE.*"
 )
 
 
@@ -112,10 +117,15 @@ class ShellFields(_Common):
         return self.new(project, Kind.SHELL, what | {"streams": self.streams})
 
 
-class GitFields(_Common):
-    """`args` come after `git`."""
+def _git(args: list[str]) -> list[str]:
+    git_arguments.check(args)
+    return args
 
-    args: Annotated[list[Argument], Field(min_length=1, max_length=1024)]
+
+class GitFields(_Common):
+    """`args` come after `git`: a verb and options by their full names, from a closed list."""
+
+    args: Annotated[list[Argument], Field(min_length=1, max_length=1024), AfterValidator(_git)]
     streams: Literal["merged", "separate"] = "merged"
 
     def command(self, project: str) -> NewCommand:

@@ -80,7 +80,7 @@ _AS_STORED: Final[dict[str, Callable[[Any], Any]]] = {
 class UpdateKey(Body):
     """What is left out stays; null means what it means when a key is created.
 
-    Defaults stand for "left out" only, so they are made by factories, which openapi.json leaves out.
+    Defaults stand for "left out" only: made by factories, they are not in openapi.json.
     """
 
     name: Name = Field(default_factory=str)
