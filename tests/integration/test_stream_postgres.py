@@ -222,8 +222,9 @@ def test_a_lost_listener_costs_a_poll_on_postgres(
                     "WHERE datname = current_database() AND pid <> pg_backend_pid()",
                     database_url,
                 )
-                await asyncio.to_thread(write, world, claim, 2)
-                last = world.events.page(command, 0, 1).last
+                with connected(database_url) as (_, writer):
+                    await asyncio.to_thread(write, writer, claim, 2)
+                    last = writer.events.page(command, 0, 1).last
                 assert ids(first) + ids(await rest) == through(last)
 
     run(main)
