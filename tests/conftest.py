@@ -15,8 +15,11 @@ from infra.local.postgres import EmbeddedPostgres
 
 _numbers = itertools.count()
 
-# A job in the background of a shell is born with SIGINT ignored, and so would be every `rdev` that
-# a test starts and interrupts.
+# A job in the background of a shell, or under nohup, is born with signals ignored, and so would be
+# every process that a test starts.
+for _number in (signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,7 +1,7 @@
 """Open requests to the own Service, so that the autoscaler sees the work behind them.
 
-One client for all: making one builds a TLS context, tens of milliseconds of a core, and this happens
-at the very moment when a command's first byte is due.
+One client for all: making one builds a TLS context, tens of milliseconds of a core, just when a
+command's first byte is due.
 """
 
 from __future__ import annotations
