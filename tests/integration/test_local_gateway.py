@@ -24,7 +24,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         service("deeper", prefixes="/v1/hello/deeper"),
         service("inside", prefixes=""),
         service("broken", env={"BROKEN": "1"}),
-        service("short", timeoutSeconds=1, prefixes="/short"),
+        service("short", timeoutSeconds=3, prefixes="/short"),
         service("slow", responseStartTimeoutSeconds=1, prefixes="/slow"),
     )
     with running(settings) as found:

@@ -218,7 +218,7 @@ def test_a_lost_listener_costs_a_poll_on_postgres(
                 rest = asyncio.create_task(reader.rest())
                 await asyncio.to_thread(
                     run_sql,
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
                     "WHERE datname = current_database() AND pid <> pg_backend_pid()",
                     database_url,
                 )
