@@ -64,7 +64,7 @@ def test_only_functions_that_seal_or_open_secrets_get_their_keys() -> None:
 
 
 def test_rights_in_kubernetes_are_with_three_functions() -> None:
-    """Only the runner may exec, only watcher and tick may list; the others have no access at all."""
+    """Only the runner may exec, only watcher and tick may list; the others have no access."""
     assert {f.name: f.account for f in FUNCTIONS if f.account is not Account.API} == {
         "on_command_queued": Account.RUNNER,
         "on_pods_changed": Account.WATCHER,

@@ -288,7 +288,7 @@ def test_sixteen_threads_at_once(bench: Bench) -> None:
     assert bench.fake.seen["get"] < 48
 
 
-# -- the life of a pod ------------------------------------------------------------------------------
+# -- the life of a pod ----------------------------------------------------------------------------
 
 
 def live_run(bench: Bench, place: Place) -> Output:
