@@ -43,7 +43,10 @@ class PgQueue:
 
     def claim(self, project: str, worker: int) -> Claim | None:
         row = self._db.one("claim", project=project, worker=worker, lease_s=self._lease_s)
-        return to_claim(row) if row else None
+        if row is None:
+            return None
+        self._db.run("make_durable")  # nothing starts that a crash of the server could forget
+        return to_claim(row)
 
     def adopt(self, worker: int, limit: int) -> list[Claim]:
         if self._db.run("end_stalled", lease_s=self._lease_s)[0]["ended"]:

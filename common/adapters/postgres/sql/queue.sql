@@ -1,8 +1,15 @@
 -- The queue as the runner sees it (port Queue).
 
 -- name: claim
--- The next command of a project, now claimed under a lease.
-SELECT * FROM claim_command(:project, :worker, make_interval(secs => :lease_s::double precision));
+-- The next command of a project, now claimed under a lease. Its commit does not wait for the disk,
+-- because it holds the project's mutex: make_durable waits afterwards, together with other claims.
+SELECT claimed.*
+  FROM set_config('synchronous_commit', 'off', true),
+       claim_command(:project, :worker, make_interval(secs => :lease_s::double precision)) claimed;
+
+-- name: make_durable
+-- Return when everything committed before is on disk (or wherever synchronous_commit wants it).
+SELECT pg_logical_emit_message(true, 'rdev', '');
 
 -- name: adopt
 -- Live commands whose lease is dead, now this worker's.
