@@ -44,6 +44,7 @@ from common.domain.errors import (
 from common.entrypoints.function import Function
 from common.entrypoints.http import request_id
 from common.entrypoints.problem import problem
+from common.entrypoints.sse import Unwinding
 from common.services import telemetry
 
 MAX_URI: Final = 8 * 1024
@@ -74,7 +75,7 @@ class Guard:
     """What is refused before any routing: absurd addresses, headers and methods."""
 
     def __init__(self, inner: ASGIApp) -> None:
-        self._inner = inner
+        self._inner = Unwinding(inner)  # frames of layers weigh more than a stream: let them go
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
