@@ -103,7 +103,7 @@ def test_a_draining_instance_is_not_ready(api: Api, served: ASGIApp) -> None:
 
 def lifespan(served: ASGIApp) -> Any:
     assert isinstance(served, Guard)
-    inner: Any = served._inner
+    inner: Any = served._inner._inner
     return inner.router.lifespan_context(inner)
 
 
