@@ -278,10 +278,7 @@ class _Ended:
 
 
 def job_text(place: Place, job: Job) -> bytes:
-    """The job as shell: variables, which variables it keeps, and how to become it.
-
-    No newline at the end: a command substitution reads it, and would take it away.
-    """
+    """The job as whole lines of shell: variables, which to keep, and how to become the command."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in job.env.items()]
     keeps = "|".join((*_BASE_ENVIRONMENT, *job.inherit))
     lines = [
@@ -299,9 +296,8 @@ def job_text(place: Place, job: Job) -> bytes:
         'export RDEV_COMMAND_ID="$2;"',
         f'exec "$1" -- {shlex.join(job.argv)}',
         "}",
-        ":",
     ]
-    return "\n".join(lines).encode("utf-8", "surrogateescape")
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
 def parse_status(answer: str) -> RunStatus:

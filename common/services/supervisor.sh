@@ -41,8 +41,9 @@ umask 077
 LC_ALL=C
 export LC_ALL
 unset CDPATH
-ifs=' 	
+newline='
 '
+ifs=" 	$newline"
 IFS=$ifs
 
 script=$0
@@ -50,7 +51,7 @@ boot= # see sign
 empty_sha=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 # Seconds a follower rests between looks: short at first, because most commands answer at once, then
 # a tenth, so that an idle follower costs ten `sleep`s a second and a line is seen within 0.2 s.
-eager='0.002 0.001 0.001 0.001 0.002 0.002 0.002 0.004 0.004 0.008 0.015 0.03 0.06'
+eager='0.004 0.001 0.001 0.002 0.002 0.002 0.004 0.004 0.008 0.015 0.03 0.06'
 busy='0.002 0.01 0.03 0.06'
 idle=0.1
 
@@ -365,8 +366,16 @@ refusal() {
 # take_payload: the job in $job, and in descriptor 7 the command's first input, when there is any.
 # The job is never written to a file that keeps its name: it holds secrets.
 take_payload() {
-  if [ "$stdin_bytes" -eq 0 ]; then
-    job=$(head -c "$job_bytes")
+  job=
+  if [ "$stdin_bytes" -eq 0 ] && [ "$job_bytes" -le 4096 ]; then
+    # `read` takes a pipe byte by byte and so not one too many; up to here that beats a process.
+    while [ ${#job} -lt "$job_bytes" ]; do
+      IFS= read -r line || return 1
+      job="$job$line$newline"
+    done
+  elif [ "$stdin_bytes" -eq 0 ]; then
+    job=$(head -c "$job_bytes" && printf .) # the dot keeps the newline before it
+    job=${job%.}
   else
     payload=$runs/.payload.$$
     true >"$payload" || return 1
@@ -377,7 +386,8 @@ take_payload() {
     position $$ 6
     exec 6>&-
     [ "$pos" -eq $((job_bytes + stdin_bytes)) ] || return 1
-    job=$(dd bs="$job_bytes" count=1 <&7 2>/dev/null)
+    job=$(dd bs="$job_bytes" count=1 <&7 2>/dev/null && printf .)
+    job=${job%.}
   fi
   [ ${#job} -eq "$job_bytes" ]
 }
@@ -571,8 +581,7 @@ child() {
 # also be the middle of a value that has several lines: then that variable goes, which was not ours.)
 unwanted() {
   set -f
-  IFS='
-'
+  IFS=$newline
   for name in $(export -p); do
     case $name in 'export '*) name=${name#export } ;; *) continue ;; esac
     name=${name%%=*}

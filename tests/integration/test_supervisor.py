@@ -559,7 +559,7 @@ def test_the_supervisor_is_killed_during_a_start(bench: Bench, step: str) -> Non
     passing = 'case "$*" in *" own "*) exec $REAL "$@" ;; esac\n' if step == "setsid" else ""
     # The step's own parent is the supervisor, except in the one pipeline.
     bench.shim(step, f"{passing}kill -s KILL {SUPERVISOR_OF.get(step, '$PPID')}; exit 1")
-    job = bench.job("echo ran >>count; echo out")
+    job = bench.job("echo ran >>count; echo out", stdin=b"input")
     try:
         first = bench.start(job)
         if first.output:
@@ -567,6 +567,7 @@ def test_the_supervisor_is_killed_during_a_start(bench: Bench, step: str) -> Non
     except WorkspaceError:
         pass
     bench.unshim(step)
+    settled(job.run_id)  # a process that is being killed may still look alive
     state = bench.state(job.run_id)
     assert state in {RunState.ABSENT, RunState.LOST}
     second = bench.start(job)
@@ -627,12 +628,15 @@ def test_a_kill_races_a_start(bench: Bench, step: str) -> None:
 
 
 def test_an_incomplete_job_starts_nothing(bench: Bench) -> None:
-    """A wire that breaks inside the job: bad_job, nothing claimed."""
+    """A wire that breaks inside the job, short, long or with stdin: bad_job, nothing claimed."""
     job = bench.job("echo ran >canary")
     argv = ("sh", str(next((bench.runs / ".bin").iterdir())), "start", str(bench.runs), job.run_id)
-    for stdin in (b"workspace=", b"workspace=/\ncwd='"):
+    for sizes in (("50", "0"), ("5000", "0"), ("50", "10")):
         process = subprocess.run(
-            [*argv, "5000", "10", "0", "99999999"], input=stdin, capture_output=True, check=False
+            [*argv, *sizes, "0", "99999999"],
+            input=b"workspace=/\ncwd='",
+            capture_output=True,
+            check=False,
         )
         assert process.stdout.startswith(b"refused bad_job")
     assert bench.state(job.run_id) is RunState.ABSENT
