@@ -12,13 +12,13 @@ from tests.fake_kubernetes.running import FakeKubernetes
 from tests.harness.running import Rdev
 
 
-@pytest.fixture(scope="session", params=["directories", "pods"])
+@pytest.fixture(scope="session")
 def rdev(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rdev]:
-    """A running rdev with the project `demo`: in a directory, then in a pod."""
+    """A running rdev with the project `demo`; a suite may ask for it in a pod, by `pods`."""
     home: Path = tmp_path_factory.mktemp("home")
-    if request.param == "directories":
+    if getattr(request, "param", "directories") == "directories":
         running = Rdev(home).start()
         yield running
         running.stop()

@@ -12,6 +12,11 @@ import pytest
 
 from tests.harness.running import Rdev, marked, text_of, until
 
+# Each journey is gone twice: in a directory of this machine, and in a pod of the fake Kubernetes API.
+pytestmark = pytest.mark.parametrize(
+    "rdev", ["directories", "pods"], indirect=True, scope="session"
+)
+
 GATE = "while [ ! -e {} ]; do sleep 0.02; done"
 
 

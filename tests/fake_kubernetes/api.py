@@ -68,17 +68,20 @@ class Api:
         p = request.path_params
         plural, namespace, name = p["plural"], p["namespace"], p["name"]
         if request.method == "DELETE":
-            gone = await self.store.delete(plural, namespace, name)
-            pod = self.pods.pop(gone["metadata"]["uid"], None)
-            if pod is not None:
-                await pod.end()
-            return JSONResponse(gone)
+            return JSONResponse(await self._delete(plural, namespace, name))
         if request.method == "PUT":
             return JSONResponse(
                 await self.store.update(plural, namespace, name, await request.json())
             )
         self.seen["get"] += 1
         return JSONResponse(self.store.get(plural, namespace, name))
+
+    async def _delete(self, plural: str, namespace: str, name: str) -> Object:
+        gone = await self.store.delete(plural, namespace, name)
+        pod = self.pods.pop(gone["metadata"]["uid"], None)
+        if pod is not None:
+            await pod.end()
+        return gone
 
     async def _kubelet(self, made: Object) -> None:
         """Run the pod, unless its annotations say that it stays Pending."""
@@ -159,6 +162,8 @@ class Api:
             for made in self._matching(plural, namespace, query):
                 yield _line("ADDED", made)
         while loop.time() < ends:
+            if self.faults.down:
+                raise ConnectionAbortedError
             if self.faults.watch_gone:
                 self.faults.watch_gone = False
                 yield _line("ERROR", _status(410, "Expired", "too old resource version"))
@@ -178,7 +183,8 @@ class Api:
             ):
                 position = self.store.version
                 yield _bookmark(plural, position)
-            await self._next_change(position, min(BOOKMARK_S, max(0.0, ends - loop.time())))
+            seen = self.store.version if self.faults.watch_stall else position
+            await self._next_change(seen, min(BOOKMARK_S, max(0.0, ends - loop.time())))
 
     def _news(self, plural: str, namespace: str, position: int) -> list[Change]:
         return [
@@ -190,9 +196,11 @@ class Api:
         ]
 
     async def _next_change(self, position: int, seconds: float) -> None:
+        if self.store.version > position:
+            return
         try:
             async with asyncio.timeout(seconds), self.store.changed:
-                await self.store.changed.wait_for(lambda: self.store.version > position)
+                await self.store.changed.wait()
         except TimeoutError:
             return
 
@@ -229,6 +237,7 @@ class Api:
                 known = {f.name for f in fields(Faults)}
                 assert wanted["faults"].keys() <= known
                 self.faults = Faults(**wanted["faults"])
+                await self.store.wake()
             if wanted.get("compact"):
                 self.store.compact()
             if "restart" in wanted:
@@ -236,6 +245,8 @@ class Api:
             if "status" in wanted:
                 namespace, name, phase, ready = wanted["status"]
                 await self._set_status(self.store.get("pods", namespace, name), phase, ready=ready)
+            if "delete" in wanted:
+                await self._delete("pods", *wanted["delete"])
             if "reset" in wanted:
                 await self._reset()
         return JSONResponse({"seen": self.seen, "faults": asdict(self.faults)})

@@ -100,6 +100,10 @@ class Store:
         self.version += 1
         made["metadata"]["resourceVersion"] = str(self.version)
         self.history.append(Change(self.version, plural, kind, made, before))
+        await self.wake()
+
+    async def wake(self) -> None:
+        """Let every watch look again."""
         async with self.changed:
             self.changed.notify_all()
 

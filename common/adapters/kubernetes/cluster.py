@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -108,6 +109,7 @@ class _Loop:
         self._kind = kind
         self._told = told
         self._version = ""
+        self._pause = _RETRY_S[0]
         self._stopping = threading.Event()
         self._hang_up: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -123,13 +125,13 @@ class _Loop:
         self._thread.join()
 
     def _run(self) -> None:
-        pause, longest = _RETRY_S
+        longest = _RETRY_S[1]
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
                 if not self._version:
                     self._list()
                 self._watch()
-                pause = _RETRY_S[0]
                 continue
             except Gone:
                 self._version = ""  # the server has forgotten where we were
@@ -140,8 +142,10 @@ class _Loop:
             except Exception as error:  # an object that is odd; what else there is goes on
                 self._version = ""
                 log.error("watch broke", path=self._kind.path, exc_info=error)
-            self._stopping.wait(pause * random.uniform(0.5, 1.0))
-            pause = min(longest, pause * 2)
+            if time.monotonic() - began > longest:  # a stall was pause enough
+                self._pause = _RETRY_S[0]
+            self._stopping.wait(self._pause * random.uniform(0.5, 1.0))
+            self._pause = min(longest, self._pause * 2)
 
     def _list(self) -> None:
         self.view, self._version = _look(self._api, self._kind)
@@ -169,6 +173,7 @@ class _Loop:
             status = int(made.get("code") or 0)
             raise (Gone if status == 410 else Refused)(status, str(made.get("message")))
         self._version = made["metadata"]["resourceVersion"]
+        self._pause = _RETRY_S[0]  # it works, however often it is cut
         if kind == "BOOKMARK":
             return
         view = dict(self.view or {})
