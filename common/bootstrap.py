@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from common.domain.command import Command
+    from common.ports.audit import AuditLog
     from common.ports.commands import CommandStore
     from common.ports.dependencies import Dependencies
     from common.ports.discovery import Cluster, DiscoveryStore
@@ -40,9 +41,11 @@ if TYPE_CHECKING:
     from common.services.health import Health
     from common.services.manage_keys import ManageKeys
     from common.services.presence import Presence
+    from common.services.read_audit import ReadAudit
     from common.services.read_commands import ReadCommands
     from common.services.read_output import ReadOutput
     from common.services.read_projects import ReadProjects
+    from common.services.refusals import Refusals
     from common.services.relay import Relay
     from common.services.repair import Repair
     from common.services.reprioritise import Reprioritise
@@ -116,6 +119,12 @@ class App:
         from common.adapters.postgres.projects import PgProjectStore
 
         return PgProjectStore(self.database)
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        from common.adapters.postgres.audit import PgAuditLog
+
+        return PgAuditLog(self.database)
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -300,6 +309,20 @@ class App:
         return ManageKeys(self.keys)
 
     @cached_property
+    def read_audit(self) -> ReadAudit:
+        from common.services.read_audit import ReadAudit
+
+        return ReadAudit(self.audit)
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        from common.services.refusals import Refusals
+
+        refusals = Refusals(lambda: self.audit)
+        self.closing.append(refusals)
+        return refusals
+
+    @cached_property
     def discover(self) -> Discover:
         from common.services.discover import Discover
 
@@ -316,7 +339,21 @@ class App:
         keep = Retention(
             s.output_days, s.commands_days, s.audit_days, s.idempotency_hours, s.dead_letters_days
         )
-        return Repair(self.upkeep, self.relay, self.bell, self.wakeups, self.discover_now, keep)
+        return Repair(
+            self.upkeep,
+            self.relay,
+            self.bell,
+            self.wakeups,
+            self.discover_now,
+            keep,
+            self.seal_audit_now,
+        )
+
+    def seal_audit_now(self) -> None:
+        """Chain what the audit trail has gained; built only where a tick runs."""
+        from common.services.seal_audit import SealAudit
+
+        SealAudit(self.audit)()
 
     @cached_property
     def bury(self) -> Bury:

@@ -22,6 +22,7 @@ RdevError
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class RdevError(Exception):
     """Base of all errors meant for the caller; `detail` is the sentence they read."""
 
     code = "internal"
+    who: UUID | None = None  # the key that was refused, where one was known
 
     def __init__(self, detail: str, *, code: str | None = None) -> None:
         super().__init__(detail)

@@ -14,7 +14,7 @@ import uuid_utils
 
 from common.domain.errors import NotFound
 
-COMMAND, KEY, EVENT, REQUEST = "cmd", "key", "evt", "req"
+COMMAND, KEY, EVENT, REQUEST, AUDIT = "cmd", "key", "evt", "req", "aud"
 _HEX = re.compile(r"[0-9a-f]{32}")
 
 
@@ -34,6 +34,11 @@ def parse(prefix: str, text: str) -> UUID:
     if head != prefix or not _HEX.fullmatch(tail):
         raise NotFound(f"there is no {text[:80]!r}")
     return UUID(hex=tail)
+
+
+def numbered(number: int) -> UUID:
+    """A counted row's id in the form of all others."""
+    return UUID(int=number)
 
 
 def day_of(value: UUID) -> dt.date:

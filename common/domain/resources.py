@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from common.domain import identifiers
+from common.domain.audit import AuditEntry
 from common.domain.command import Command, State, shown
 from common.domain.events import timestamp
 from common.domain.keys import ApiKey
@@ -47,6 +48,22 @@ def command_resource(command: Command) -> dict[str, Any]:
             "output": f"{base}/output",
             "cancel": f"{base}/cancel",
         },
+    }
+
+
+def audit_resource(entry: AuditEntry) -> dict[str, Any]:
+    """An entry of the audit trail."""
+    return {
+        "id": identifiers.show(identifiers.AUDIT, entry.id),
+        "at": timestamp(entry.at),
+        "key_id": identifiers.show(identifiers.KEY, entry.key_id) if entry.key_id else None,
+        "action": entry.action,
+        "target": entry.target,
+        "project": entry.project,
+        "detail": entry.detail,
+        "request_id": entry.request_id,
+        "client_ip": entry.client_ip,
+        "peer_ip": entry.peer_ip,
     }
 
 

@@ -72,6 +72,29 @@ KEY: Final[dict[str, Any]] = {
 }
 
 
+AUDIT: Final[dict[str, Any]] = {
+    "id": "aud_00000000000000000000000000000007",
+    "at": "2026-01-01T00:00:00.000Z",
+    "key_id": "key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60",
+    "action": "command.created",
+    "target": _ID,
+    "project": "demo",
+    "detail": {"kind": "shell", "priority": 3},
+    "request_id": "req_0190f3c2a4b87c0e9a5d1f2e3c4b5a70",
+    "client_ip": "192.0.2.1",
+    "peer_ip": "10.0.0.1",
+}
+VERDICT: Final[dict[str, Any]] = {
+    "ok": True,
+    "checked": 1234,
+    "head": {
+        "seq": 1234,
+        "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    },
+    "broken": None,
+}
+
+
 def page_of(example: dict[str, Any]) -> dict[str, Any]:
     """One page with one item."""
     return {"items": [example], "next_cursor": None}

@@ -23,7 +23,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.bootstrap import App
-from common.domain import identifiers
+from common.domain import identifiers, keys
 from common.domain.errors import (
     InvalidField,
     InvalidRequest,
@@ -39,7 +39,7 @@ from common.domain.keys import Caller
 from common.entrypoints import client_address, cloud_events, strict_json
 from common.entrypoints.call import Call, Reply
 from common.entrypoints.function import Function, Route
-from common.entrypoints.problem import problem
+from common.entrypoints.problem import problem, status_of
 from common.entrypoints.rate_headers import rate_headers
 from common.ports.commands import Idempotency, Origin
 from common.ports.keys import Grant
@@ -99,6 +99,7 @@ class _Endpoint:
                     raise MethodNotAllowed(f"{scope['method']} is not possible here")
                 reply = await self._answer(route, scope, receive, headers, rid)
             except RdevError as error:
+                self._note(error, route, scope, headers, rid)
                 reply = self._refuse(error, rid, route, headers)
             except Exception as error:
                 seen.failed(error)
@@ -109,6 +110,22 @@ class _Endpoint:
     def _head(self, method: str) -> Route | None:
         route = self.routes.get("GET") if method == "HEAD" else None
         return route if route is not None and route.kind == "plain" else None
+
+    def _note(
+        self, error: RdevError, route: Route | None, scope: Scope, headers: Headers, rid: str
+    ) -> None:
+        """Let the audit trail know what was refused, by the public part of the key only."""
+        if route is None or not route.scopes:
+            return
+        self.app.refusals.note(
+            status_of(error)[0],
+            error.code,
+            f"{route.method} {route.path}",
+            self._origin(scope, headers, rid),
+            key_id=error.who,
+            prefix=_shown_key(scope, headers),
+            project=scope.get("path_params", {}).get("project"),
+        )
 
     def _refuse(self, error: RdevError, rid: str, route: Route | None, headers: Headers) -> ASGIApp:
         if route is not None and route.kind == "stream":
@@ -138,13 +155,17 @@ class _Endpoint:
         has_body = route.method not in ("GET", "DELETE", "HEAD")
         body = await _read(receive, headers, self.app.settings.max_body) if has_body else b""
         call = Call(self.app, origin, scope.get("path_params", {}), headers, raw_body=body)
-        if route.kind == "stream":
-            await run_in_threadpool(self._prepare, call, route, scope, token)
-            app: ASGIApp = await route.handler(call)
-            return app
-        reply, grant = await run_in_threadpool(self._handle, call, route, scope, token)
-        if callable(reply):
-            reply = await reply()
+        try:
+            if route.kind == "stream":
+                await run_in_threadpool(self._prepare, call, route, scope, token)
+                app: ASGIApp = await route.handler(call)
+                return app
+            reply, grant = await run_in_threadpool(self._handle, call, route, scope, token)
+            if callable(reply):
+                reply = await reply()
+        except RdevError as error:
+            error.who = call.caller_or_none.key_id if call.caller_or_none else error.who
+            raise
         return _response(reply, grant, rid)
 
     def _origin(self, scope: Scope, headers: Headers, rid: str) -> Origin:
@@ -217,6 +238,15 @@ def _token(scope: Scope, headers: Headers) -> str:
     if scheme.lower() != "bearer":
         raise Unauthorized("send the key as Authorization: Bearer rdev_…")
     return token.strip()
+
+
+def _shown_key(scope: Scope, headers: Headers) -> str:
+    """The public part of the key that was sent; nothing of what only looks like one."""
+    try:
+        token = _token(scope, headers)
+    except Unauthorized:
+        return ""
+    return keys.prefix_of(token) if keys.is_well_formed(token) else ""
 
 
 def _require_json(headers: Headers) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.domain import keys
-from common.domain.errors import Forbidden, RateLimited, Unauthorized
+from common.domain.errors import Forbidden, RateLimited, RdevError, Unauthorized
 from common.ports.commands import Origin
 from common.ports.keys import Grant, KeyStore
 from common.services import telemetry
@@ -41,13 +41,18 @@ class Authorise:
         if grant.status == "ok":
             return grant
         self._deny(grant.status)
+        error = self._refusal(grant, scopes)
+        error.who = grant.caller.key_id if grant.caller else None
+        raise error
+
+    def _refusal(self, grant: Grant, scopes: Sequence[str]) -> RdevError:
         if grant.status == "ip":
-            raise Forbidden("this key may not be used from this address", code="ip_not_allowed")
+            return Forbidden("this key may not be used from this address", code="ip_not_allowed")
         if grant.status == "scope":
-            raise Forbidden(f"this key lacks the scope {' or '.join(scopes)}")
+            return Forbidden(f"this key lacks the scope {' or '.join(scopes)}")
         if grant.status == "limited":
-            raise self._limited(grant)
-        raise Unauthorized(_DENIED)
+            return self._limited(grant)
+        return Unauthorized(_DENIED)
 
     @staticmethod
     def _deny(reason: str) -> None:

@@ -34,6 +34,7 @@ class Repair:
         wakeups: Wakeups,
         discover: Callable[[], object],
         keep: Retention,
+        seal: Callable[[], object],
     ) -> None:
         self._upkeep = upkeep
         self._relay = relay
@@ -41,6 +42,7 @@ class Repair:
         self._wakeups = wakeups
         self._discover = discover
         self._keep = keep
+        self._seal = seal
 
     def __call__(self) -> list[str]:
         """One tick; answers the names of the jobs that failed."""
@@ -50,6 +52,7 @@ class Repair:
             ("expire", self._expire),
             ("ring", self._ring),
             ("outbox", self._publish),
+            ("seal", self._seal),
             ("partitions", lambda: self._upkeep.make_partitions(PARTITION_DAYS)),
             ("retention", lambda: self._upkeep.drop_expired(self._keep)),
         ]

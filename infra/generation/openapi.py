@@ -38,16 +38,21 @@ may be sent again carries an `Idempotency-Key`. Every answer names its request i
 and takes yours if it is 1 to 64 of `A-Z a-z 0-9 _ . : -`."""
 
 _PARAMETERS: Final = {
+    "action": "only this action, such as `key.revoked`",
     "after": "like `Last-Event-ID`, for clients that cannot set it; the header wins",
     "cursor": "`next_cursor` of the page before",
+    "key": "only of this key",
     "kind": "only these kinds; may be repeated",
     "label": "only with these labels, each `name=value`; may be repeated, all must match",
     "limit": "at most this many",
     "offset": "from this byte on",
     "output": "`1`: output too, not only changes of state",
     "project": "only in these projects; may be repeated",
+    "since": "from this moment on",
     "state": "only in these states; may be repeated",
     "stream": "`merged`, or `stdout` and `stderr` where they are kept apart",
+    "target": "only of this thing, by its id or name",
+    "until": "before this moment",
 }
 _PATH_PARAMETERS: Final = {
     ("commands", "id"): ("cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69", "the command's id"),

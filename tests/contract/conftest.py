@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.commands import MemoryCommandStore
 from common.adapters.memory.events import MemoryEventReader
 from common.adapters.memory.keys import MemoryKeyStore
@@ -21,6 +22,7 @@ from common.adapters.memory.signals import MemorySignals
 from common.adapters.memory.state import MemoryState
 from common.adapters.memory.status import MemoryStatus
 from common.adapters.memory.upkeep import MemoryUpkeep
+from common.adapters.postgres.audit import PgAuditLog
 from common.adapters.postgres.commands import PgCommandStore
 from common.adapters.postgres.events import PgEventReader
 from common.adapters.postgres.keys import PgKeyStore
@@ -36,6 +38,7 @@ from common.domain.events import OUTPUT, NewEvent
 from common.domain.identifiers import new_id
 from common.domain.keys import ApiKey, Caller, RateLimit, hash_of, new_key, prefix_of
 from common.domain.project import FoundProject
+from common.ports.audit import AuditLog
 from common.ports.commands import CommandStore, Idempotency, Origin, Submitted
 from common.ports.events import EventReader
 from common.ports.keys import KeyStore
@@ -68,6 +71,7 @@ class World:
     signals: Signals
     upkeep: Upkeep
     status: SystemStatus
+    audit: AuditLog
     pass_time: Callable[[float], None]
     pause: Callable[[str, bool], None]
     _listening: list[Listening] = field(default_factory=list)
@@ -208,6 +212,7 @@ def memory_world() -> World:
         MemorySignals(state),
         MemoryUpkeep(state),
         MemoryStatus(state),
+        MemoryAuditLog(state),
         pass_time,
         pause,
     )
@@ -251,6 +256,7 @@ def postgres_world(db: Database) -> World:
         PgSignals(db, _url_of(db)),
         PgUpkeep(db),
         PgStatus(db),
+        PgAuditLog(db),
         pass_time,
         pause,
     )

@@ -647,3 +647,28 @@ def test_a_rotation_prints_the_new_key(server: ScriptedServer, capfdbinary: Capt
     assert first.json == {"grace_s": 3600}
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
     assert capfdbinary.readouterr().out == b"rdev_new\n"
+
+
+def test_the_audit_trail_is_listed_and_exported(
+    server: ScriptedServer, capfdbinary: Captured
+) -> None:
+    """Filters go to the server; an export is a line of JSON an entry."""
+    entry = {"id": "aud_1", "at": "2026-01-01T00:00:00Z", "action": "key.revoked", "target": "k"}
+    server.on("GET", "/v1/audit", page(entry))
+    assert main(["audit", "ls", "--action", "key.revoked", "-p", "demo"]) == 0
+    assert b"key.revoked" in capfdbinary.readouterr().out
+    asked = server.of("GET", "/v1/audit")[-1].query
+    assert (asked["action"], asked["project"]) == ("key.revoked", "demo")
+    assert main(["audit", "export"]) == 0
+    assert json.loads(capfdbinary.readouterr().out) == entry
+
+
+def test_a_broken_audit_trail_is_a_failure(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """The first broken entry is named and the exit code is 1; a whole one is 0."""
+    whole = {"ok": True, "checked": 3, "head": {"seq": 3, "hash": "ab"}, "broken": None}
+    broken = whole | {"ok": False, "broken": {"id": "aud_2", "reason": "changed"}}
+    server.on("GET", "/v1/audit/verify", answer(whole), answer(broken))
+    assert main(["audit", "verify"]) == 0
+    assert capfdbinary.readouterr().out == b"whole: 3 entries, up to 3:ab\n"
+    assert main(["audit", "verify"]) == 1
+    assert capfdbinary.readouterr().out == b"broken: aud_2 (changed)\n"

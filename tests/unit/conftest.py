@@ -14,6 +14,8 @@ import structlog
 from starlette.types import ASGIApp
 
 import common.bootstrap
+from common.adapters.memory.audit import MemoryAuditLog
+from common.adapters.memory.state import MemoryState
 from common.bootstrap import App
 from common.settings import Settings, read
 from tests.unit import fakes
@@ -79,6 +81,8 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self.commands = fakes.FakeCommands()
         self.keys = fakes.FakeKeys()
+        self.audit_state = MemoryState()
+        self.audit = MemoryAuditLog(self.audit_state)
         self.projects = fakes.FakeProjects("demo", "other")
         self.relay = fakes.FakeRelay()
         self.signals = fakes.FakeSignals()
@@ -90,6 +94,7 @@ class Api:
             {
                 "commands": self.commands,
                 "keys": self.keys,
+                "audit": self.audit,
                 "projects": self.projects,
                 "relay": self.relay,
                 "signals": self.signals,

@@ -16,7 +16,7 @@ from common.services.repair import PARTITION_DAYS, Repair
 from common.services.wakeups import Wakeups
 from tests.unit.fakes import FakeBell, FakeRelay, FakeSignals
 
-JOBS = ["discover", "promote", "expire", "ring", "outbox", "partitions", "retention"]
+JOBS = ["discover", "promote", "expire", "ring", "outbox", "seal", "partitions", "retention"]
 
 
 class FakeUpkeep:
@@ -74,6 +74,7 @@ class World:
             Wakeups(self.signals),
             lambda: self.upkeep.do("discover"),
             Retention(),
+            lambda: self.upkeep.do("seal"),
         )
 
     def _leftovers(self) -> int:

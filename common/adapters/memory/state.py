@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from common.domain.audit import AuditEntry
 from common.domain.command import ACTIVE, Command, State
 from common.domain.errors import FieldError, InvalidField, InvalidRequest
 from common.domain.events import END, STATE, Event, NewEvent, dumps
@@ -87,18 +88,6 @@ class OutboxRow:
 
 
 @dataclass(frozen=True)
-class AuditRow:
-    """Who did what to what."""
-
-    at: datetime
-    key_id: UUID | None
-    action: str
-    target: str
-    project: str | None
-    request_id: str
-
-
-@dataclass(frozen=True)
 class IdempotencyRow:
     """The first answer to an Idempotency-Key."""
 
@@ -122,7 +111,8 @@ class MemoryState:
         self.keys: dict[UUID, KeyRow] = {}
         self.outbox: dict[UUID, OutboxRow] = {}
         self.idempotency: dict[tuple[UUID, str, str], IdempotencyRow] = {}
-        self.audit: list[AuditRow] = []
+        self.audit: list[AuditEntry] = []
+        self.audit_chain: list[tuple[int, bytes]] = []
         self.dead_letters: dict[UUID, tuple[DeadLetter, datetime]] = {}
         self.lanes: dict[tuple[str, UUID], int] = {}
         self.workers: set[int] = set()
@@ -130,6 +120,7 @@ class MemoryState:
         self.listeners: list[Any] = []
         self.next_xid = 1
         self._turn = 0
+        self._audited = 0
 
     def transaction(self) -> int:
         """A number for the events of one change; they count upwards in the order of commits."""
@@ -255,9 +246,24 @@ class MemoryState:
         project: str | None = None,
     ) -> None:
         key_id = caller.key_id if caller else None
-        self.audit.append(
-            AuditRow(self.clock(), key_id, action, target, project, origin.request_id)
+        self.append_audit(
+            AuditEntry(
+                0,
+                self.clock(),
+                key_id,
+                action,
+                target,
+                project,
+                request_id=origin.request_id,
+                client_ip=origin.client_ip,
+                peer_ip=origin.peer_ip,
+            )
         )
+
+    def append_audit(self, entry: AuditEntry) -> None:
+        """Number it and keep it."""
+        self._audited += 1
+        self.audit.append(replace(entry, number=self._audited))
 
     # -- idempotency -------------------------------------------------------------------------------
 

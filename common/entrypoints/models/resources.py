@@ -176,6 +176,51 @@ class KeyPage(Resource):
     next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
 
 
+class AuditEntry(Resource):
+    """Something that was done, or refused (`request.refused`, and `requests.refused` in sums)."""
+
+    id: Annotated[str, Field(pattern=r"^aud_[0-9a-f]{32}$")]
+    at: AwareDatetime
+    key_id: Annotated[KeyId | None, Field(description="null: rdev itself, or nobody known")]
+    action: str
+    target: str
+    project: str | None
+    detail: dict[str, Any]
+    request_id: str | None
+    client_ip: Annotated[str | None, Field(description="as computed from trusted proxies")]
+    peer_ip: Annotated[str | None, Field(description="who really connected")]
+
+
+class AuditPage(Resource):
+    """Entries, newest first."""
+
+    items: list[AuditEntry]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class AuditLink(Resource):
+    """Where the chain ends. Kept elsewhere, it shows later that nothing was cut off."""
+
+    seq: int
+    hash: str
+
+
+class BrokenEntry(Resource):
+    """The first entry that is not what was sealed."""
+
+    id: Annotated[str, Field(pattern=r"^aud_[0-9a-f]{32}$")]
+    reason: Literal["changed", "missing", "gap", "inserted"]
+
+
+class AuditVerdict(Resource):
+    """What a look at the whole chain found. Entries of the last minute may not be sealed yet."""
+
+    ok: bool
+    checked: int
+    head: AuditLink
+    broken: BrokenEntry | None
+
+
 class Alive(Resource):
     """The API answers."""
 

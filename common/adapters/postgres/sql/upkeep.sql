@@ -39,12 +39,8 @@ gone AS (DELETE FROM commands c USING old WHERE c.id = old.id RETURNING 1)
 SELECT count(*) AS dropped FROM gone;
 
 -- name: drop_audit
--- Delete some of the audit rows older than the retention; the oldest have the lowest ids.
-WITH old AS (
-  SELECT a.id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT :limit::int) a
-   WHERE a.at < now() - make_interval(days => :days::int)),
-gone AS (DELETE FROM audit_log a USING old WHERE a.id = old.id RETURNING 1)
-SELECT count(*) AS dropped FROM gone;
+-- Delete some of the audit rows older than the retention, with their links.
+SELECT drop_audit(:days::int, :limit::int) AS dropped;
 
 -- name: drop_idempotency
 -- Delete some of the Idempotency-Keys older than the retention.
