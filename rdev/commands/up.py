@@ -19,7 +19,6 @@ _LOCAL = "infra.local.main"
     examples=(
         "rdev up",
         "rdev up --port 9000 --home /tmp/rdev-second",
-        "rdev up --kubernetes --context staging --namespace workspaces",
     ),
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; by default RDEV_PORT or 8080.")
