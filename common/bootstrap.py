@@ -428,6 +428,7 @@ class App:
             self.relay,
             self.wakeups,
             self.settings.output_cap,
+            self.settings.runs_hours * 3600,
         )
 
     @cached_property

@@ -81,6 +81,7 @@ class Follower:
         relay: Relay,
         wakeups: Wakeups,
         output_cap: int,
+        keep_runs_s: int = 24 * 3600,
     ) -> None:
         self.claim = claim
         self.command = claim.command
@@ -93,6 +94,7 @@ class Follower:
         self._relay = relay
         self._wakeups = wakeups
         self._cap = output_cap
+        self._keep_runs_s = keep_runs_s
         self._stop = threading.Event()
         self._cancel_lock = threading.Lock()
         self._cancel: tuple[str, str] | None = None
@@ -126,6 +128,13 @@ class Follower:
                 return
             self._killed = mode
         threading.Thread(target=self._kill, args=(mode, reason), daemon=True).start()
+
+    def tidy(self) -> None:
+        """Let the workspace remove runs that ended long ago; it matters to nobody when it fails."""
+        try:
+            self._workspace.gc(self.place, self._keep_runs_s)
+        except WorkspaceError as error:
+            log.warning("old runs not removed", project=self.place.project, detail=str(error))
 
     # -- the life of a command -----------------------------------------------------------------
 

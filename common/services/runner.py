@@ -22,6 +22,7 @@ from common.services import telemetry
 from common.services.follower import Follower
 
 SHUTDOWN_S: Final = 4.0  # for commands that are cancelled because the laptop's rdev stops
+TIDY_S: Final = 3600.0  # how often a workspace's old run directories are looked for
 BELL_S: Final = 1.0  # a full runner rings for another one at most this often per project
 
 log = telemetry.logger("rdev.runner")
@@ -46,6 +47,7 @@ class Runner:
         self._room = room
         self._followers: dict[UUID, Follower] = {}
         self._hungry: dict[str, float] = {}  # projects left waiting for room → when last rung for
+        self._tidied: dict[str, float] = {}
         self._changed = threading.Condition()
         self._pass = threading.Lock()
         self._stopping = threading.Event()
@@ -178,6 +180,14 @@ class Runner:
             self._changed.notify_all()
         self.on_change()
         self._next(follower.command.project)
+        self._tidy(follower)
+
+    def _tidy(self, follower: Follower) -> None:
+        """Remove the project's old run directories, in the thread of a follower that has ended."""
+        now, project = time.monotonic(), follower.command.project
+        if now - self._tidied.get(project, -TIDY_S) >= TIDY_S and not self._stopping.is_set():
+            self._tidied[project] = now
+            follower.tidy()
 
     def _next(self, project: str) -> None:
         """Room again: look at the project that made it, then at those that waited for it."""

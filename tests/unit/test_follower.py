@@ -957,3 +957,18 @@ def test_where_a_command_runs_comes_from_its_claim(world: World) -> None:
 def test_lost_leases_and_superseded_streams_are_different_errors() -> None:
     """One comes from the database, one from the workspace."""
     assert not issubclass(LeaseLost, type(Superseded()))
+
+
+def test_old_runs_are_removed_and_a_failure_matters_to_nobody(world: World) -> None:
+    """The workspace is asked to remove what ended a day ago; when it cannot, that is logged."""
+    asked: list[int] = []
+    world.submit()
+    follower = world.follower(world.claim())
+
+    def gc(_place: Any, older_than_s: int) -> int:
+        asked.append(older_than_s)
+        raise TransportLost("away")
+
+    world.workspace.gc = gc
+    follower.tidy()
+    assert asked == [24 * 3600]

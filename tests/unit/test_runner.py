@@ -27,6 +27,7 @@ class FakeFollower:
         self.token = claim.token
         self.cancels: list[tuple[str, str]] = []
         self.stopped = False
+        self.tidied = 0
         self.error: Exception | None = None
         self.ends_on_cancel = False
         self._queue = queue
@@ -41,6 +42,9 @@ class FakeFollower:
                 self.command.id, self.token, State.FAILED, {"reason": "exit_nonzero"}
             )
         return not self.stopped
+
+    def tidy(self) -> None:
+        self.tidied += 1
 
     def end(self) -> None:
         self._over.set()
@@ -420,3 +424,13 @@ def test_cancel_all_claims_nothing_more(world: World) -> None:
         follower.ends_on_cancel = True
     world.runner.cancel_all(lambda _id: None)
     assert rows[3].command.state is State.QUEUED
+
+
+def test_a_workspace_is_tidied_at_most_once_an_hour(world: World) -> None:
+    """The first command that ends in a project asks for it, the next ones do not."""
+    rows = world.add(2)
+    world.runner.ring("demo")
+    followers = [world.follower_of(row) for row in rows]
+    for follower in followers:
+        world.runner._tidy(follower)  # type: ignore[arg-type]
+    assert [f.tidied for f in followers] == [1, 0]
