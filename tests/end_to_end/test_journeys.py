@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness.running import Rdev, marked, text_of, until
 
-# Each journey is gone twice: in a directory of this machine, and in a pod of the fake Kubernetes API.
+# Each journey is gone twice: in a directory of this machine, and in a pod of the fake Kubernetes.
 pytestmark = pytest.mark.parametrize(
     "rdev", ["directories", "pods"], indirect=True, scope="session"
 )
