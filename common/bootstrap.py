@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from common.ports.events import EventReader
     from common.ports.keys import KeyStore
     from common.ports.outbox import Outbox, Publisher, RunnerBell
+    from common.ports.oversight import Oversight
     from common.ports.projects import ProjectSource, ProjectStore
     from common.ports.queue import Claim, Queue
     from common.ports.sealer import Sealer
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from common.services.follower import Follower
     from common.services.health import Health
     from common.services.manage_keys import ManageKeys
+    from common.services.oversee import Oversee
     from common.services.presence import Presence
     from common.services.read_audit import ReadAudit
     from common.services.read_commands import ReadCommands
@@ -125,6 +127,12 @@ class App:
         from common.adapters.postgres.audit import PgAuditLog
 
         return PgAuditLog(self.database)
+
+    @cached_property
+    def oversight(self) -> Oversight:
+        from common.adapters.postgres.oversight import PgOversight
+
+        return PgOversight(self.database)
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -307,6 +315,12 @@ class App:
         from common.services.manage_keys import ManageKeys
 
         return ManageKeys(self.keys)
+
+    @cached_property
+    def oversee(self) -> Oversee:
+        from common.services.oversee import Oversee
+
+        return Oversee(self.oversight, self.bell)
 
     @cached_property
     def read_audit(self) -> ReadAudit:

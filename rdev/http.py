@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 
@@ -114,6 +114,10 @@ class Api:
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
         """GET; raises a CliError unless the answer is a success."""
         return self._request("GET", path, params=params)
+
+    def get_all(self, path: str, params: Sequence[tuple[str, str]]) -> Answer:
+        """GET with parameters that may come more than once."""
+        return self._request("GET", f"{path}?{urlencode(params)}" if params else path)
 
     def get_waiting(self, path: str, seconds: int) -> Answer:
         """GET that the server may hold until the resource has ended (RFC 7240, `Prefer: wait`)."""

@@ -24,10 +24,12 @@ from rdev.commands.logs import logs
 from rdev.commands.migrate import migrate
 from rdev.commands.projects import projects
 from rdev.commands.ps import ps
+from rdev.commands.queue import queue
 from rdev.commands.retry import retry
 from rdev.commands.run import run
 from rdev.commands.show import show
 from rdev.commands.up import up
+from rdev.commands.usage import usage
 from rdev.commands.wait import wait
 from rdev.commands.whoami import whoami
 from rdev.verb import Root
@@ -42,7 +44,7 @@ def cli() -> None:
 for _verb in (
     up, doctor, run, claude, git,
     ps, show, logs, wait, cancel, retry,
-    projects, keys, audit, login, whoami, migrate,
+    projects, queue, usage, keys, audit, login, whoami, migrate,
 ):  # fmt: skip
     cli.add_command(_verb)
 

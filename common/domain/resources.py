@@ -8,9 +8,10 @@ from typing import Any
 
 from common.domain import identifiers
 from common.domain.audit import AuditEntry
-from common.domain.command import Command, State, shown
+from common.domain.command import Command, Priority, State, shown
 from common.domain.events import timestamp
 from common.domain.keys import ApiKey
+from common.domain.oversight import Depth, ProjectQueue, Usage
 from common.domain.project import Project
 
 
@@ -49,6 +50,25 @@ def command_resource(command: Command) -> dict[str, Any]:
             "cancel": f"{base}/cancel",
         },
     }
+
+
+def queue_resource(queue: ProjectQueue) -> dict[str, Any]:
+    """The queue of a project; every priority is there."""
+    depths = {p.label: queue.depths.get(p, Depth()) for p in Priority}
+    return {
+        "project": queue.project,
+        "paused_at": _time(queue.paused_at),
+        "queued": queue.queued,
+        "running": queue.running,
+        "oldest_s": queue.oldest_s,
+        "by_priority": {label: asdict(depth) for label, depth in depths.items()},
+    }
+
+
+def usage_resource(usage: Usage) -> dict[str, Any]:
+    """Sums over ended commands."""
+    key_id = identifiers.show(identifiers.KEY, usage.key_id) if usage.key_id else None
+    return asdict(usage) | {"key_id": key_id}
 
 
 def audit_resource(entry: AuditEntry) -> dict[str, Any]:

@@ -72,6 +72,33 @@ KEY: Final[dict[str, Any]] = {
 }
 
 
+_NONE: Final = {"queued": 0, "running": 0, "oldest_s": None}
+QUEUE: Final[dict[str, Any]] = {
+    "project": "demo",
+    "paused_at": None,
+    "queued": 2,
+    "running": 1,
+    "oldest_s": 12.5,
+    "by_priority": {
+        "urgent": _NONE,
+        "high": {"queued": 2, "running": 1, "oldest_s": 12.5},
+        "normal": _NONE,
+        "low": _NONE,
+    },
+}
+USAGE: Final[dict[str, Any]] = {
+    "project": "demo",
+    "key_id": None,
+    "model": None,
+    "day": "2026-01-01",
+    "commands": 7,
+    "seconds": 123.4,
+    "cost_usd": 0.25,
+    "input_tokens": 1000,
+    "output_tokens": 200,
+    "cache_read_tokens": 0,
+    "cache_creation_tokens": 0,
+}
 AUDIT: Final[dict[str, Any]] = {
     "id": "aud_00000000000000000000000000000007",
     "at": "2026-01-01T00:00:00.000Z",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from common.bootstrap import App
 from common.entrypoints.cloud_events import IncomingEvent
-from common.entrypoints.function import Function
+from common.entrypoints.function import Function, Scale
 from common.services.bury import letter
 
 function = Function(
     name="on_dead_letter",
     summary="Keeps events that could not be handled, visible and countable",
     dead_letter_sink=True,
+    scale=Scale(maximum=1),  # one insert an event
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from common.entrypoints.call import Call, Reply
-from common.entrypoints.function import Function
+from common.entrypoints.function import Function, Scale
 from functions.reference.page import CONTENT_SECURITY_POLICY, render
 
 # Written by `python -m infra.generate`; it lies here and nowhere else, so the wheel carries it.
@@ -19,6 +19,7 @@ function = Function(
     name="reference",
     summary="The API's description: openapi.json and a page made from it",
     prefixes=("/openapi.json", "/docs"),
+    scale=Scale(maximum=1),  # bytes that are made once
 )
 
 

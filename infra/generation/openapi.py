@@ -40,11 +40,13 @@ and takes yours if it is 1 to 64 of `A-Z a-z 0-9 _ . : -`."""
 _PARAMETERS: Final = {
     "action": "only this action, such as `key.revoked`",
     "after": "like `Last-Event-ID`, for clients that cannot set it; the header wins",
+    "by": "what the sums are told apart by: project, key, model, day; may be repeated",
     "cursor": "`next_cursor` of the page before",
     "key": "only of this key",
     "kind": "only these kinds; may be repeated",
     "label": "only with these labels, each `name=value`; may be repeated, all must match",
     "limit": "at most this many",
+    "model": "only with this model",
     "offset": "from this byte on",
     "output": "`1`: output too, not only changes of state",
     "project": "only in these projects; may be repeated",
@@ -59,6 +61,7 @@ _PATH_PARAMETERS: Final = {
     ("stream", "id"): ("cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69", "the command's id"),
     ("keys", "id"): ("key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60", "the key's id"),
     ("projects", "project"): ("demo", "the project's name"),
+    ("queue", "project"): ("demo", "the project's name"),
     ("stream", "project"): ("demo", "the project's name"),
 }
 _EVENTS: Final[dict[str, type[BaseModel]]] = {

@@ -16,6 +16,7 @@ from common.adapters.memory.commands import MemoryCommandStore
 from common.adapters.memory.events import MemoryEventReader
 from common.adapters.memory.keys import MemoryKeyStore
 from common.adapters.memory.outbox import MemoryOutbox
+from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.projects import MemoryProjectStore
 from common.adapters.memory.queue import MemoryQueue
 from common.adapters.memory.signals import MemorySignals
@@ -27,6 +28,7 @@ from common.adapters.postgres.commands import PgCommandStore
 from common.adapters.postgres.events import PgEventReader
 from common.adapters.postgres.keys import PgKeyStore
 from common.adapters.postgres.outbox import PgOutbox
+from common.adapters.postgres.oversight import PgOversight
 from common.adapters.postgres.pool import Database
 from common.adapters.postgres.projects import PgProjectStore
 from common.adapters.postgres.queue import PgQueue
@@ -43,6 +45,7 @@ from common.ports.commands import CommandStore, Idempotency, Origin, Submitted
 from common.ports.events import EventReader
 from common.ports.keys import KeyStore
 from common.ports.outbox import Outbox
+from common.ports.oversight import Oversight
 from common.ports.projects import ProjectStore
 from common.ports.queue import Claim, Queue
 from common.ports.signals import Listening, Signals
@@ -72,6 +75,7 @@ class World:
     upkeep: Upkeep
     status: SystemStatus
     audit: AuditLog
+    oversight: Oversight
     pass_time: Callable[[float], None]
     pause: Callable[[str, bool], None]
     _listening: list[Listening] = field(default_factory=list)
@@ -213,6 +217,7 @@ def memory_world() -> World:
         MemoryUpkeep(state),
         MemoryStatus(state),
         MemoryAuditLog(state),
+        MemoryOversight(state),
         pass_time,
         pause,
     )
@@ -257,6 +262,7 @@ def postgres_world(db: Database) -> World:
         PgUpkeep(db),
         PgStatus(db),
         PgAuditLog(db),
+        PgOversight(db),
         pass_time,
         pause,
     )

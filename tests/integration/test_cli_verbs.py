@@ -672,3 +672,37 @@ def test_a_broken_audit_trail_is_a_failure(server: ScriptedServer, capfdbinary: 
     assert capfdbinary.readouterr().out == b"whole: 3 entries, up to 3:ab\n"
     assert main(["audit", "verify"]) == 1
     assert capfdbinary.readouterr().out == b"broken: aud_2 (changed)\n"
+
+
+def test_queues_are_listed_paused_and_resumed(
+    server: ScriptedServer, capfdbinary: Captured
+) -> None:
+    """Waiting by priority, the oldest's age, and what a pause left running."""
+    low = {"low": {"queued": 2, "running": 0, "oldest_s": 12.4}}
+    one = {"project": "demo", "running": 1, "queued": 2, "oldest_s": 12.4, "by_priority": low}
+    paused = one | {"paused_at": "2026-01-01T00:00:00Z"}
+    server.on("GET", "/v1/queue", page(paused))
+    server.on("POST", "/v1/queue/demo/pause", answer(paused))
+    server.on("POST", "/v1/queue/demo/resume", answer(one))
+    assert main(["queue", "ls"]) == 0
+    assert capfdbinary.readouterr().out.splitlines()[1].split() == (
+        b"demo 1 2 0 0 0 2 12s paused".split()
+    )
+    assert main(["queue", "pause", "demo"]) == 0
+    assert main(["queue", "resume", "demo"]) == 0
+    assert capfdbinary.readouterr().out.splitlines() == [
+        b"demo paused: 1 running, 2 waiting",
+        b"demo resumed: 1 running, 2 waiting",
+    ]
+
+
+def test_usage_is_summed_by_what_was_asked(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """Each dimension is a parameter and a column."""
+    row = {"project": None, "key_id": None, "model": "opus", "day": "2026-01-01", "commands": 3}
+    sums = {"seconds": 1.5, "cost_usd": 0.25, "input_tokens": 10, "output_tokens": 2}
+    server.on("GET", "/v1/usage", page(row | sums))
+    assert main(["usage", "--by", "model", "--by", "day", "-p", "demo"]) == 0
+    head, line = capfdbinary.readouterr().out.splitlines()
+    assert head.split()[:2] == [b"MODEL", b"DAY"]
+    assert line.split() == b"opus 2026-01-01 3 1.50 0.25 10 2".split()
+    assert server.of("GET", "/v1/usage")[-1].query["project"] == "demo"

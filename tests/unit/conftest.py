@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 import common.bootstrap
 from common.adapters.memory.audit import MemoryAuditLog
+from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.state import MemoryState
 from common.bootstrap import App
 from common.settings import Settings, read
@@ -83,6 +84,7 @@ class Api:
         self.keys = fakes.FakeKeys()
         self.audit_state = MemoryState()
         self.audit = MemoryAuditLog(self.audit_state)
+        self.oversight = MemoryOversight(self.audit_state)
         self.projects = fakes.FakeProjects("demo", "other")
         self.relay = fakes.FakeRelay()
         self.signals = fakes.FakeSignals()
@@ -95,6 +97,7 @@ class Api:
                 "commands": self.commands,
                 "keys": self.keys,
                 "audit": self.audit,
+                "oversight": self.oversight,
                 "projects": self.projects,
                 "relay": self.relay,
                 "signals": self.signals,

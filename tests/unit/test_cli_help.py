@@ -32,7 +32,8 @@ def test_has_the_verbs_of_the_design() -> None:
     wanted = {
         "up", "doctor", "migrate", "run", "claude", "git", "ps", "show", "logs", "wait", "cancel",
         "retry", "projects ls", "projects show", "keys create", "keys ls", "keys revoke",
-        "keys show", "keys update", "keys rotate", "audit ls", "audit export", "audit verify",
+        "keys show", "keys update", "keys rotate", "audit ls", "usage",
+        "queue ls", "queue pause", "queue resume", "audit export", "audit verify",
         "login", "whoami",
     }  # fmt: skip
     assert wanted == {" ".join(path) for path in NAMES}

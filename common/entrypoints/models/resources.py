@@ -176,6 +176,64 @@ class KeyPage(Resource):
     next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
 
 
+class QueueDepth(Resource):
+    """Of one priority."""
+
+    queued: int
+    running: int
+    oldest_s: Annotated[float | None, Field(description="seconds that the oldest has waited")]
+
+
+class QueueDepths(Resource):
+    """Every priority."""
+
+    urgent: QueueDepth
+    high: QueueDepth
+    normal: QueueDepth
+    low: QueueDepth
+
+
+class Queue(Resource):
+    """What waits and runs in a project."""
+
+    project: str
+    paused_at: Annotated[AwareDatetime | None, Field(description="since when nothing starts")]
+    queued: int
+    running: int
+    oldest_s: Annotated[float | None, Field(description="seconds that the oldest has waited")]
+    by_priority: QueueDepths
+
+
+class QueuePage(Resource):
+    """Queues by project; there is one page."""
+
+    items: list[Queue]
+    next_cursor: None
+
+
+class UsageSum(Resource):
+    """Sums over ended commands. What they are not told apart by is null."""
+
+    project: str | None
+    key_id: KeyId | None
+    model: str | None
+    day: Annotated[str | None, Field(description="of its end, in UTC: 2026-01-31")]
+    commands: int
+    seconds: float
+    cost_usd: Annotated[float, Field(description="as claude reports it")]
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_creation_tokens: int
+
+
+class UsagePage(Resource):
+    """Sums, newest day first; there is one page, of 5000 at most."""
+
+    items: list[UsageSum]
+    next_cursor: None
+
+
 class AuditEntry(Resource):
     """Something that was done, or refused (`request.refused`, and `requests.refused` in sums)."""
 

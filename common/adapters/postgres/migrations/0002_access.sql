@@ -228,3 +228,12 @@ BEGIN
   END IF;
   RETURN CASE WHEN EXISTS (SELECT FROM projects p WHERE p.name = p_project AND p.phase <> 'gone') THEN 'ok' ELSE 'unknown' END;
 END $$;
+
+-- ---------------------------------------------------------------------------------------------
+-- Usage
+
+-- A number out of what a program reported; NULL for anything else, and for what no sum could hold.
+CREATE FUNCTION reported_number(j jsonb) RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN jsonb_typeof(j) = 'number' AND abs((j #>> '{}')::numeric) < 1e15
+              THEN (j #>> '{}')::double precision END
+$$;

@@ -1,0 +1,74 @@
+"""`rdev usage`: what was used, by whom and for what."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rdev.app import App
+from rdev.errors import ServerFault
+from rdev.options import TEXT, output_option
+from rdev.table import render
+from rdev.text import printable
+from rdev.verb import Verb
+
+if TYPE_CHECKING:
+    from rdev.output import Console
+
+_FIELDS = {"project": "project", "key": "key_id", "model": "model", "day": "day"}
+_SUMS = ("commands", "seconds", "cost_usd", "input_tokens", "output_tokens")
+
+
+@click.command(cls=Verb, examples=("rdev usage", "rdev usage --by model --by day -p demo -o json"))
+@click.option(
+    "--by",
+    type=click.Choice(list(_FIELDS)),
+    multiple=True,
+    default=("project", "day"),
+    show_default=True,
+    help="What the sums are told apart by; repeat.",
+)
+@click.option("-p", "--project", type=TEXT, help="Only this project.")
+@click.option("--key", type=TEXT, help="Only this key, by its whole id.")
+@click.option("--model", type=TEXT, help="Only this model.")
+@click.option("--since", type=TEXT, help="From this moment on; by default the last 30 days.")
+@click.option("--until", type=TEXT, help="Before this moment.")
+@output_option(("text", "json", "jsonl"))
+@click.pass_obj
+def usage(app: App, /, by: tuple[str, ...], mode: str, **filters: str | None) -> int:
+    """Sum up ended commands: how many, seconds, cost and tokens."""
+    asked = [(name, value) for name, value in filters.items() if value is not None]
+    with app.connect() as api:
+        answer = api.get_all("/v1/usage", [*asked, *(("by", name) for name in by)]).object
+    items = answer.get("items")
+    if not isinstance(items, list):
+        raise ServerFault("the server's answer is not a list; is this an rdev server?")
+    if mode == "json":
+        app.console.json({"items": items})
+    elif mode == "jsonl":
+        for item in items:
+            app.console.json(item, compact=True)
+    else:
+        _print_table(app.console, items, by)
+    return 0
+
+
+def _print_table(console: Console, items: list[Any], by: tuple[str, ...]) -> None:
+    if not items:
+        console.say("nothing ended in that time")
+        return
+    names = [_FIELDS[name] for name in _FIELDS if name in by]
+    headers = [n.upper() for n in _FIELDS if n in by] + [n.replace("_", " ").upper() for n in _SUMS]
+    rows = [
+        (*(printable(str(i.get(n) or "-")) for n in names), *(_number(i.get(n)) for n in _SUMS))
+        for i in items
+    ]
+    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
+    for line in render(tuple(headers), rows, width=width):
+        console.line(line)
+
+
+def _number(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else printable(str(value))
