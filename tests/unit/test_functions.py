@@ -272,7 +272,7 @@ def test_a_bug_tells_nothing(api: Api, name: str, route: Route, monkeypatch: Any
         for method in ("submit", "get", "list", "create", "revoke", "authorise"):
             if hasattr(port, method):
                 monkeypatch.setattr(port, method, broken)
-    for part in ("health", "repair", "bury", "runner"):
+    for part in ("health", "repair", "bury", "runner", "watch"):
         monkeypatch.setitem(api.app.__dict__, part, property(broken))
     monkeypatch.setitem(api.app.__dict__, "draining", None)
     key = api.keys.make(*scopes.ALL)
