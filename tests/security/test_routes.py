@@ -1,0 +1,73 @@
+"""Row 13: which key opens which door, written down by hand; a door that is not here fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.domain.scopes import ALL
+from common.entrypoints.function import Route
+from infra.generation import declared
+from tests.security.conftest import House
+
+ANY_COMMAND = {
+    "commands:write", "commands:write:claude", "commands:write:shell", "commands:write:git",
+}  # fmt: skip
+TABLE = {
+    "GET /v1/audit": {"audit:read"},
+    "GET /v1/audit/export": {"audit:read"},
+    "GET /v1/audit/verify": {"audit:read"},
+    "POST /v1/commands": ANY_COMMAND,
+    "GET /v1/commands": {"commands:read"},
+    "GET /v1/commands/{id}": {"commands:read"},
+    "PATCH /v1/commands/{id}": ANY_COMMAND,
+    "POST /v1/commands/{id}/cancel": ANY_COMMAND,
+    "POST /v1/commands/{id}/retry": ANY_COMMAND,
+    "GET /v1/commands/{id}/output": {"commands:read"},
+    "POST /v1/keys": {"keys:admin"},
+    "GET /v1/keys": {"keys:admin"},
+    "GET /v1/keys/{id}": {"keys:admin"},
+    "PATCH /v1/keys/{id}": {"keys:admin"},
+    "POST /v1/keys/{id}/rotate": {"keys:admin"},
+    "DELETE /v1/keys/{id}": {"keys:admin"},
+    "GET /v1/projects": {"projects:read"},
+    "GET /v1/projects/{project}": {"projects:read"},
+    "POST /v1/projects/{project}/shell": {"commands:write", "commands:write:shell"},
+    "POST /v1/projects/{project}/git": {"commands:write", "commands:write:git"},
+    "POST /v1/projects/{project}/claude": {"commands:write", "commands:write:claude"},
+    "GET /v1/queue": {"projects:read", "queue:admin"},
+    "GET /v1/queue/{project}": {"projects:read", "queue:admin"},
+    "POST /v1/queue/{project}/pause": {"queue:admin"},
+    "POST /v1/queue/{project}/resume": {"queue:admin"},
+    "GET /v1/streams/commands/{id}": {"commands:read"},
+    "GET /v1/streams/projects/{project}": {"commands:read"},
+    "GET /v1/usage": {"usage:read"},
+}
+ROUTES = {
+    f"{route.method} {route.path}": (function.name, route)
+    for function in declared.functions()
+    for route in function.routes
+    if route.scopes
+}
+
+
+def test_every_door_is_in_the_table() -> None:
+    """A new operation is written down here, by a person who has thought about who may use it."""
+    assert set(ROUTES) == set(TABLE)
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLE) & set(ROUTES)))
+def test_a_scope_opens_exactly_its_doors(house: House, name: str) -> None:
+    """Each scope alone is tried at each door: 403 unless the table has it."""
+    function, route = ROUTES[name]
+    for scope in ALL:
+        client = house.client(function, house.key(scope))
+        if scope in TABLE[name] and route.kind == "stream":
+            continue  # what opens is told by the tests of streams
+        answer = client.request(route.method, path_of(route), content=b"{}" if route.body else b"")
+        forbidden = answer.status_code == 403 and "lacks the scope" in answer.json()["detail"]
+        assert forbidden is (scope not in TABLE[name]), (scope, answer.text)
+
+
+def path_of(route: Route) -> str:
+    kind = "key" if route.path.startswith("/v1/keys") else "cmd"
+    return route.path.format_map({"id": f"{kind}_" + "0" * 32, "project": "demo"})
