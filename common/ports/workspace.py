@@ -97,6 +97,10 @@ class Workspace(Protocol):
         """
         ...
 
+    def verify(self, place: Place) -> None:
+        """Ask live whether the workspace is still the one `place` means; raises WorkspaceGone."""
+        ...
+
     def gc(self, place: Place, older_than_s: int) -> int:
         """Remove runs that ended more than `older_than_s` seconds ago; answers how many."""
         ...

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
@@ -47,6 +48,9 @@ from common.services.wakeups import Wakeups
 READ_BYTES: Final = 256 * 1024
 REHASH_BYTES: Final = 16 * 1024 * 1024  # larger streams are checked by size alone
 RETRY_S: Final = (0.1, 5.0)  # first and longest pause while a workspace or the database is away
+# kubelet tells the API server of a restarted container within about a second.
+WHY_S: Final = 3.0
+WHY_AGAIN_S: Final = 0.2
 
 T = TypeVar("T")
 log = telemetry.logger("rdev.follower")
@@ -233,7 +237,7 @@ class Follower:
         if status.state is RunState.REFUSED:
             return self._never_ran()
         if status.state is RunState.ABSENT:
-            return self._lost(self._gone)
+            return self._lost(self._why_lost(self._gone))
         if status.exit is not None and status.exit.reason == "start_failed":
             return conclude(self.command.kind, status.exit, None, separate=self._separate)
         final = self._pump(first)
@@ -242,7 +246,7 @@ class Follower:
         if final.state is RunState.REFUSED:
             return self._never_ran()
         gone = final.state is RunState.ABSENT
-        return self._lost(self._gone if gone else Reason.SUPERVISOR)
+        return self._lost(self._why_lost(self._gone if gone else Reason.SUPERVISOR))
 
     def _never_ran(self) -> Conclusion:
         """A tombstone: of a cancel, or of a predecessor whose start was refused."""
@@ -412,6 +416,21 @@ class Follower:
         stored = self._queue.held(self.command.id, self.token).offsets
         digests = {s: self._queue.stored_digest(self.command.id, s) for s in stored}
         return lost(reason, stored, digests)
+
+    def _why_lost(self, seen: Reason) -> Reason:
+        """A container that was started anew has a lost run in it before its pod says so: ask on."""
+        if not self.place.pod_uid or seen in (Reason.POD_DELETED, Reason.POD_RESTARTED):
+            return seen
+        ends = time.monotonic() + WHY_S
+        while time.monotonic() < ends and not self._stop.is_set():
+            try:
+                self._workspace.verify(self.place)
+            except WorkspaceGone as gone:
+                return gone.reason
+            except WorkspaceError as error:
+                log.warning("reason not known yet", detail=str(error))
+            self._stop.wait(WHY_AGAIN_S)
+        return seen
 
     def _finish(self, end: Conclusion) -> None:
         event = self._queue.finish(self.command.id, self.token, end.state, end.outcome)

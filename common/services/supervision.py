@@ -122,6 +122,10 @@ class SupervisedWorkspace:
         arguments = ("send", check_run_id(run_id), str(offset), str(len(data)), more)
         return _number(self._answer(place, arguments, data), "end")
 
+    def verify(self, place: Place) -> None:
+        """See `Workspace.verify`."""
+        self._transport.verify(place)
+
     def gc(self, place: Place, older_than_s: int) -> int:
         """See `Workspace.gc`."""
         return _number(self._answer(place, ("gc", "-", str(older_than_s))), "removed")

@@ -91,7 +91,8 @@ class Api:
             await self._set_status(made, "Pending", ready=False)
             return
         volumes = list(filter(None, notes.get("fake/volumes", "").split(",")))
-        env = environment(metadata["name"], notes.get("fake/home", "/"))
+        home, programs = notes.get("fake/home", "/"), notes.get("fake/programs", "")
+        env = environment(metadata["name"], home, programs)
         self.pods[metadata["uid"]] = Pod(env, volumes)
         await self._set_status(made, "Running", ready=not notes.get("fake/unready"))
 

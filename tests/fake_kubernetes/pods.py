@@ -82,10 +82,10 @@ class Pod:
             ended.set_result(answer["code"])
 
 
-def environment(name: str, home: str) -> dict[str, str]:
-    """What a container of this name starts with."""
+def environment(name: str, home: str, programs: str = "") -> dict[str, str]:
+    """What a container of this name starts with; `programs` is a folder with some of its own."""
     return {
-        "PATH": os.environ["PATH"],
+        "PATH": f"{programs}:{os.environ['PATH']}" if programs else os.environ["PATH"],
         "HOME": home,
         "HOSTNAME": name,
         "LANG": "C.UTF-8",

@@ -27,6 +27,7 @@ def make_pod(fake: FakeKubernetes, home: Path, name: str, project: str) -> str:
     notes = {
         "rdev.orchard9.ai/workspace": str(work),
         "fake/home": str(home),
+        "fake/programs": str(home / "programs"),
         "fake/volumes": str(home / "runs" / project),
     }
     made = fake.pod(name, project=project, annotations=notes)

@@ -263,6 +263,9 @@ class MemoryWorkspace:
         self._strike("send", When.AFTER)
         return end
 
+    def verify(self, place: Place) -> None:
+        """See `Workspace.verify`: this one has one life."""
+
     def gc(self, place: Place, older_than_s: int) -> int:
         """See `Workspace.gc`. Nothing grows old here: only 0 finds something to remove."""
         self._strike("gc", When.BEFORE)
