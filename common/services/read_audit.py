@@ -21,11 +21,18 @@ class ReadAudit:
         return self._log.list(_narrowed(wanted, caller))
 
     def all(self, wanted: AuditFilter, caller: Caller) -> Iterator[AuditEntry]:
-        """Everything that fits, newest first, a page at a time."""
+        """Everything that fits, newest first, a page at a time.
+
+        The first is read at once: what cannot be read is an error before there is half an answer.
+        """
         page = replace(_narrowed(wanted, caller), limit=AT_ONCE)
-        while found := self._log.list(page):
+        return self._from(page, self._log.list(page))
+
+    def _from(self, page: AuditFilter, found: list[AuditEntry]) -> Iterator[AuditEntry]:
+        while found:
             yield from found
             page = replace(page, before=found[-1].id)
+            found = self._log.list(page)
 
     def verify(self) -> Checked:
         """The whole chain; stops at the first entry that is not what was sealed."""

@@ -274,11 +274,11 @@ def statuses(route: Route) -> dict[int, str]:
     if route.scopes:
         refusals |= {401, 403, 429}
     if "{" in route.path:
-        refusals |= {404}
+        refusals |= {400, 404}  # 400: NUL and what is not UTF-8, here and in queries
     if route.body is not None:
         refusals |= {400, 413, 415, 422}
     if route.query is not None:
-        refusals |= {422}
+        refusals |= {400, 422}
     if route.kind == "stream":
         refusals |= {400}
     if route.idempotent:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from common.domain import keys
 from common.domain.audit import AuditFilter
+from common.domain.errors import Unavailable
 from common.domain.keys import Caller, RateLimit
 from common.ports.commands import Origin
 from tests.unit.conftest import Api
@@ -86,3 +89,17 @@ def test_refusals_reach_the_trail_without_the_secret(api: Api) -> None:
     }
     written = repr(api.audit_state.audit)
     assert not any(secret in written for secret in (weak, strange, limited, "half-a-secret"))
+
+
+def test_an_export_that_cannot_be_read_is_an_error_and_no_half_answer(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first page is read before the status is sent; moments no calendar holds are 422."""
+
+    def away(*_: object) -> None:
+        raise Unavailable("away")
+
+    client = api.client("audit", api.keys.make("audit:read"))
+    assert client.get("/v1/audit/export?since=0001-01-01T00:00:00%2B23:59").status_code == 422
+    monkeypatch.setattr(api.audit, "list", away)
+    assert client.get("/v1/audit/export").status_code == 503

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from common.entrypoints.models.base import Page, Query
+from common.entrypoints.models.base import Moment, Page, Query
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -18,8 +18,8 @@ class ExportAudit(Query):
     key: Annotated[str, Field(pattern=r"^key_[0-9a-f]{32}$")] | None = None
     action: Text | None = None
     target: Text | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class ListAudit(ExportAudit):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 MAX_LABELS: Final = 32
+# What every clock and calendar between us and PostgreSQL can hold, in whatever zone.
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _LABEL: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_./]{0,61}[A-Za-z0-9])?")
 
 
@@ -44,6 +48,13 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
+def _within_reach(at: datetime) -> datetime:
+    if not _EARLIEST <= at <= _LATEST:
+        raise ValueError("lies before 2000 or after 2200")
+    return at
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_within_reach)]  # in filters
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_one_line)]
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 Page = Annotated[int, Field(ge=1, le=200)]

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import Field
 
-from common.entrypoints.models.base import Query
-
-_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-
-
-def _sane(at: datetime) -> datetime:
-    if at < _EARLIEST:
-        raise ValueError("lies before all commands")
-    return at
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_sane)]
+from common.entrypoints.models.base import Moment, Query
 
 
 class UsageQuery(Query):
