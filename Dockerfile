@@ -26,6 +26,36 @@ RUN uv sync --frozen --no-dev --extra kubernetes --compile-bytecode
 RUN .venv/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
       .venv/lib common functions infra rdev
 
+# A workspace that commands run in (infra/workspace), built by `--target workspace`. Nothing of rdev
+# is in it: tini reaps, since what commands leave behind becomes a child of PID 1.
+FROM ${BASE} AS claude
+ARG UV_VERSION=0.13.9
+ENV UV_PROJECT_ENVIRONMENT=/venv UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
+WORKDIR /lock
+RUN pip install --no-cache-dir "uv==${UV_VERSION}"
+COPY pyproject.toml uv.lock ./
+# The claude of the lock, and not the newest there is on the day of the build.
+RUN uv sync --frozen --no-dev --no-install-project --extra claude \
+    && cp "$(find /venv -path '*/claude_agent_sdk/_bundled/claude')" /usr/local/bin/claude
+
+FROM ${BASE} AS workspace
+LABEL org.opencontainers.image.title="rdev-workspace" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends \
+       ca-certificates curl git jq make openssh-client procps ripgrep tini util-linux \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10002 --user-group --create-home --home-dir /home/claude claude \
+    && mkdir /workspace && chown claude:claude /workspace
+COPY --from=claude /usr/local/bin/claude /usr/local/bin/claude
+ENV HOME=/home/claude
+WORKDIR /workspace
+USER 10002:10002
+ENTRYPOINT ["tini", "-g", "--"]
+# TERM reaches all processes of the pod's own group; commands have sessions of their own and are
+# ended with the container.
+CMD ["sleep", "infinity"]
+
 FROM ${BASE}
 LABEL org.opencontainers.image.title="rdev" \
       org.opencontainers.image.licenses="Apache-2.0"
