@@ -38,12 +38,15 @@ def event(kind: str, **data: str) -> Ask:
 
 def public_requests(command_id: str) -> dict[str, Ask]:
     return {
+        "audit": get("/v1/audit"),
         "commands": get(f"/v1/commands/{command_id}"),
         "health": get("/ready"),
         "keys": get("/v1/keys"),
         "projects": get("/v1/projects/demo"),
+        "queue": get("/v1/queue"),
         "reference": get("/openapi.json"),
         "stream": get(f"/v1/streams/commands/{command_id}"),
+        "usage": get("/v1/usage"),
     }
 
 
