@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -76,4 +77,37 @@ def encrypted(settings: Settings) -> Finding:
     return warn("encryption", f"{server.url} sends the key in the clear", "use an https URL")
 
 
-CHECKS: Final[tuple[Check, ...]] = (reachable, key, encrypted)
+def projects(settings: Settings) -> Finding:
+    """What is wrong with projects: a bad entry of their settings, a pod that cannot be used."""
+    from rdev.http import Api
+
+    try:
+        server = settings.server()
+        with Api(server, bound_s=0) as api:
+            found = api.get("/v1/projects").json["items"]
+    except CliError as error:
+        return warn("projects", f"not checked: {error}", error.hint or "see the lines above")
+    troubles = [f"{p['name']}: {issue}" for p in found for issue in p.get("issues") or ()]
+    troubles += _notes(server)
+    if not troubles:
+        return ok("projects", f"{len(found)} without issues")
+    said = "; ".join(printable(trouble) for trouble in troubles)
+    return warn("projects", said, "correct projects.yaml, ConfigMap rdev-projects or the pods")
+
+
+def _notes(server: Server) -> list[str]:
+    """Troubles that belong to no project, as `/ready` has them."""
+    from rdev.http import probe
+
+    try:
+        checks = json.loads(probe(server, "/ready").body).get("checks", {})
+    except (Unreachable, ValueError):  # another check says so
+        return []
+    return [
+        str(check["detail"])
+        for name, check in checks.items()
+        if name.startswith("discovery/") and check.get("detail")
+    ]
+
+
+CHECKS: Final[tuple[Check, ...]] = (reachable, key, projects, encrypted)

@@ -267,3 +267,30 @@ def test_migrate_is_a_process_of_its_own(
     monkeypatch.setattr(subprocess, "run", run)
     assert main(["migrate", "--admin-key-file", "key"]) == code
     assert seen == [[sys.executable, "-m", "common.entrypoints.migrate", "--admin-key-file", "key"]]
+
+
+def test_healthy_projects_are_counted(server: ScriptedServer, tmp_path: Path) -> None:
+    """No issues, and how many projects there are."""
+    server.on("GET", "/v1/projects", answer({"items": [{"name": "demo", "issues": []}]}))
+    finding = server_checks.projects(at(server, tmp_path))
+    assert_helps(finding, Verdict.OK)
+    assert finding.detail == "1 without issues"
+
+
+def test_bad_entries_are_said_with_their_project(server: ScriptedServer, tmp_path: Path) -> None:
+    """Each issue with its project, and what belongs to none; others live on, so it is a warning."""
+    broken = {"name": "web", "issues": ["web.yaml cannot be read in line 2", "no pod matches 'x'"]}
+    server.on("GET", "/v1/projects", answer({"items": [{"name": "demo"}, broken]}))
+    checks = {"discovery/kubernetes": {"status": "ok", "detail": "'A B' is no project name"}}
+    server.on("GET", "/ready", answer({"status": "ready", "checks": checks}))
+    finding = server_checks.projects(at(server, tmp_path))
+    assert_helps(finding, Verdict.WARN)
+    assert finding.detail == (
+        "web: web.yaml cannot be read in line 2; web: no pod matches 'x'; 'A B' is no project name"
+    )
+
+
+def test_projects_that_cannot_be_read_are_not_checked(tmp_path: Path) -> None:
+    """Without a server there is nothing to say of projects."""
+    finding = server_checks.projects(settings(tmp_path, RDEV_URL="http://127.0.0.1:9"))
+    assert_helps(finding, Verdict.WARN)
