@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from common.domain.command import Kind, Reason, State
+from common.domain.events import TRUNCATED, NewEvent
 from common.domain.workspace import ExitRecord, StreamTotal
 
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
@@ -22,10 +24,14 @@ _DEEPEST: Final = 32  # levels of a result that are kept
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The final state of a command and the outcome callers see."""
+    """The final state of a command and the outcome callers see.
+
+    `said`: events that are stored with the end or not at all, so that none of them comes twice.
+    """
 
     state: State
     outcome: dict[str, Any]
+    said: tuple[NewEvent, ...] = ()
 
 
 def never_ran(reason: Reason) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def conclude(
     )
     if record.detail:
         outcome["detail"] = record.detail
-    return Conclusion(state, outcome)
+    return Conclusion(state, outcome, tuple(_cuts(record, separate=separate)))
 
 
 def lost(reason: Reason, sizes: dict[str, int], digests: dict[str, str]) -> Conclusion:
@@ -68,6 +74,17 @@ def lost(reason: Reason, sizes: dict[str, int], digests: dict[str, str]) -> Conc
             "truncated": True,
         }
     return Conclusion(State.LOST, _outcome(reason, None, None, 0, out, None))
+
+
+def _cuts(record: ExitRecord, *, separate: bool) -> Iterator[NewEvent]:
+    """A word for each stream of which more was printed than is kept."""
+    totals = {"stdout" if separate else "merged": record.stdout}
+    if separate:
+        totals["stderr"] = record.stderr
+    for stream, total in totals.items():
+        if total.truncated:
+            said = {"stream": stream, "bytes": total.size, "why": total.truncated}
+            yield NewEvent.of(TRUNCATED, said)
 
 
 def _verdict(kind: Kind, record: ExitRecord, result: dict[str, Any] | None) -> tuple[State, Reason]:

@@ -80,9 +80,17 @@ class Queue(Protocol):
         ...
 
     def finish(
-        self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
+        self,
+        command_id: UUID,
+        token: int,
+        state: State,
+        outcome: dict[str, Any],
+        said: Sequence[NewEvent] = (),
     ) -> UUID | None:
-        """End the command: the outbox id of its event, None when it had ended. Raises LeaseLost."""
+        """End the command: the outbox id of its event, None when it had ended. Raises LeaseLost.
+
+        `said`: small events without a stream, stored right before the end or not at all.
+        """
         ...
 
     def stored_digest(self, command_id: UUID, stream: str) -> str:

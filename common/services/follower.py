@@ -18,7 +18,7 @@ from typing import Final, TypeVar, cast
 from common.domain.agent import AgentLines
 from common.domain.command import Kind, Reason, State
 from common.domain.errors import Unavailable
-from common.domain.events import TRUNCATED, NewEvent
+from common.domain.events import NewEvent
 from common.domain.launch import job_for, run_id
 from common.domain.outcome import EMPTY_SHA256, Conclusion, conclude, lost, never_ran
 from common.domain.workspace import (
@@ -107,7 +107,6 @@ class Follower:
         self._launched = False
         self._unsure = False  # a start of ours was lost on its way and may still arrive
         self._pause = RETRY_S[0]
-        self._told: set[str] = set()  # streams whose cut was said
         self._ingest: Ingest | None = None
         self._outputs: list[Output] = []
         self._lines: AgentLines | None = None
@@ -397,11 +396,6 @@ class Follower:
             if not whole:
                 telemetry.invariant_violation.add(1, {"name": "output_mismatch"})
                 return self._lost(Reason.OUTPUT_MISMATCH)
-            if total.truncated and stream not in self._told:
-                telemetry.output_truncated.add(1)
-                said = {"stream": stream, "bytes": total.size, "why": total.truncated}
-                self._append([NewEvent.of(TRUNCATED, said)])
-                self._told.add(stream)
         return conclude(self.command.kind, record, self._result_line(), separate=self._separate)
 
     def _result_line(self) -> dict[str, object] | None:
@@ -433,7 +427,8 @@ class Follower:
         return seen
 
     def _finish(self, end: Conclusion) -> None:
-        event = self._queue.finish(self.command.id, self.token, end.state, end.outcome)
+        event = self._queue.finish(self.command.id, self.token, end.state, end.outcome, end.said)
+        telemetry.output_truncated.add(len(end.said))
         self._wakeups.state(self.command.id, self.command.project)
         self._relay.soon(event)
         attributes = {"kind": str(self.command.kind), "outcome": str(end.state)}

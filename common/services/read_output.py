@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Final
 from uuid import UUID
 
@@ -41,7 +42,10 @@ class ReadOutput:
     def __call__(
         self, text: str, stream: str | None, offset: int, limit: int | None, caller: Caller
     ) -> OutputSlice:
-        """Raises NotFound, Expired, InvalidField (no such stream), RangeNotSatisfiable."""
+        """Raises NotFound, Expired, InvalidField (no such stream), RangeNotSatisfiable.
+
+        What goes wrong after the first piece is raised by the pieces: the answer is cut.
+        """
         command = self._reader.one(text, caller)
         names = streams_of(command)
         wanted = stream or names[0]
@@ -55,7 +59,10 @@ class ReadOutput:
         if offset > size:
             raise RangeNotSatisfiable(f"the output has {size} bytes so far")
         length = size - offset if limit is None else min(limit, size - offset)
-        return OutputSlice(size, length, self._pieces(command.id, wanted, offset, length))
+        pieces = self._pieces(command.id, wanted, offset, length)
+        # The first is read before the answer begins: until then trouble has a status of its own.
+        begun = chain(list(islice(pieces, 1)), pieces)
+        return OutputSlice(size, length, begun)
 
     def _pieces(self, command_id: UUID, stream: str, offset: int, length: int) -> Iterator[bytes]:
         end = offset + length

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from common.domain.command import Kind, Priority, State, Timeouts
-from common.domain.events import AGENT, NewEvent
+from common.domain.events import AGENT, TRUNCATED, NewEvent
 from common.domain.identifiers import new_id
 from common.ports.commands import Filter
 from common.ports.outbox import OutgoingEvent
@@ -531,6 +531,20 @@ def test_a_command_ends_once(world: World) -> None:
     assert event.data["outcome"] == {**DONE, "agent": {"num_turns": 2}}
     page = world.events.page(claim.command.id, 2, 1000)
     assert [(e.type, e.seq) for e in page.events] == [("end", 3)]
+
+
+def test_what_is_said_with_the_end_is_said_once(world: World) -> None:
+    """Right before it, in its transaction; neither a second finish nor a stale one adds any."""
+    world.project()
+    _, caller = world.key()
+    claim = world.running(caller)
+    said = [NewEvent.of(TRUNCATED, {"stream": "merged", "bytes": 3, "why": "cap"})]
+    with pytest.raises(LeaseLost):
+        world.queue.finish(claim.command.id, claim.token + 1, State.FAILED, DONE, said)
+    for _ in range(2):
+        world.queue.finish(claim.command.id, claim.token, State.FAILED, DONE, said)
+    page = world.events.page(claim.command.id, 2, 1000)
+    assert [(e.type, e.seq) for e in page.events] == [("truncated", 3), ("end", 4)]
 
 
 def test_nothing_comes_after_the_end(world: World) -> None:

@@ -178,7 +178,12 @@ class FakeQueue:
         return uuid4()
 
     def finish(
-        self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
+        self,
+        command_id: UUID,
+        token: int,
+        state: State,
+        outcome: dict[str, Any],
+        said: Sequence[NewEvent] = (),
     ) -> UUID | None:
         row = self._row(command_id, token)
         with self.ended:
@@ -187,7 +192,7 @@ class FakeQueue:
                 row.command, state=state, outcome=outcome, finished_at=datetime.now(UTC)
             )
             row.held = False
-            row.events.append(NewEvent(END, b"{}"))
+            row.events += [*said, NewEvent(END, b"{}")]
             self.ended.notify_all()
         return identifiers.new_id()
 

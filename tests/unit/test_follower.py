@@ -13,7 +13,7 @@ import pytest
 from common.adapters.memory.workspace import MemoryWorkspace, Process, When
 from common.domain.command import Kind, State
 from common.domain.errors import Unavailable
-from common.domain.events import AGENT, OUTPUT, TRUNCATED
+from common.domain.events import AGENT, END, OUTPUT, TRUNCATED
 from common.domain.workspace import (
     Job,
     KillMode,
@@ -705,6 +705,8 @@ def test_the_database_may_be_away_at_any_call(scenario: str, after: bool) -> Non
         assert len(world.started) == (0 if scenario == "start_failed" else 1)
         expected = {"shell": b"one\ntwo\n", "cut": b"x" * (1 << 20)}.get(scenario)
         assert expected is None or row.bytes_of("merged") == expected
+        said = [event.type for event in row.events if event.type in (TRUNCATED, END)]
+        assert said == [TRUNCATED, END] if scenario == "cut" else [END]
         assert row.command.state is (
             State.FAILED if scenario == "start_failed" else State.SUCCEEDED
         )

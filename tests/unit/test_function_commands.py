@@ -205,6 +205,22 @@ def test_output_that_is_not_there(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+def test_output_without_a_database_is_503(
+    api: Api, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first bytes are read before the status is sent."""
+    _, path = add(api, State.SUCCEEDED)
+    api.commands.pieces = [Segment(1, "merged", 0, b"12345678")]
+
+    def away(*_: object) -> list[Segment]:
+        raise Unavailable("the database cannot be reached")
+
+    monkeypatch.setattr(api.commands, "output", away)
+    answer = client.get(f"{path}/output")
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert int(answer.headers["retry-after"]) > 0
+
+
 def test_expired_output_is_404_expired(api: Api, client: Client) -> None:
     """It was there once."""
     _, path = add(api, State.SUCCEEDED)

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from common.domain import identifiers
 from common.domain.command import Command, Kind, State
-from common.domain.errors import Expired, InvalidField, NotFound, RangeNotSatisfiable
+from common.domain.errors import (
+    Expired,
+    InvalidField,
+    NotFound,
+    RangeNotSatisfiable,
+    Unavailable,
+)
 from common.ports.commands import Segment
 from common.services import read_output
 from common.services.read_commands import ReadCommands
@@ -81,14 +87,29 @@ def test_expired_output_is_404_with_its_own_code() -> None:
     assert caught.value.code == "expired"
 
 
-@pytest.mark.parametrize("kept", [[], [Segment(1, "merged", 4, b"efgh")]])
-def test_output_that_expires_while_it_is_read_is_no_other_output(kept: list[Segment]) -> None:
+@pytest.mark.parametrize("kept", [[], [Segment(2, "merged", 8, b"ijkl")]])
+def test_output_that_expires_while_it_is_read_is_no_other_output(
+    kept: list[Segment], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A hole ends the answer; bytes behind it never move into it."""
-    commands = store([b"abcd", b"efgh"])
+    monkeypatch.setattr(read_output, "PAGE_BYTES", 2)
+    commands = store([b"abcd", b"efgh", b"ijkl"])
     part = read(commands)
     commands.pieces = kept
     with pytest.raises(Expired):
         list(part.pieces)
+
+
+def test_trouble_before_the_first_byte_is_raised_before_the_answer_begins() -> None:
+    """Size known, bytes not to be had: the caller gets the error, not a cut answer."""
+    commands = store([b"abcd"])
+
+    def away(*_: Any) -> list[Segment]:
+        raise Unavailable("the database cannot be reached")
+
+    commands.output = away  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        read(commands)
 
 
 @pytest.mark.parametrize(

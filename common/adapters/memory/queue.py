@@ -84,14 +84,22 @@ class MemoryQueue:
             return event
 
     def finish(
-        self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
+        self,
+        command_id: UUID,
+        token: int,
+        state: State,
+        outcome: dict[str, Any],
+        said: Sequence[NewEvent] = (),
     ) -> UUID | None:
         with self._state.lock:
             row = self._state.commands.get(command_id)
             if row is not None and row.command.ended and row.token == token:
                 return None
-            event = new_id()
-            self._state.end(self._holder(command_id, token), state, outcome, event)
+            event, row = new_id(), self._holder(command_id, token)
+            xid = self._state.transaction()
+            for one in said:
+                self._state.append(row, one, xid)
+            self._state.end(row, state, outcome, event)
             return event
 
     def stored_digest(self, command_id: UUID, stream: str) -> str:

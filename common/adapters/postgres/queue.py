@@ -90,19 +90,27 @@ class PgQueue:
         return event
 
     def finish(
-        self, command_id: UUID, token: int, state: State, outcome: dict[str, Any]
+        self,
+        command_id: UUID,
+        token: int,
+        state: State,
+        outcome: dict[str, Any],
+        said: Sequence[NewEvent] = (),
     ) -> UUID | None:
         event = new_id()
-        answer = self._db.one(
-            "finish",
-            id=command_id,
-            token=token,
-            sources=_SOURCES[state],
-            state=str(state),
-            outcome=jsonb(outcome),
-            event=event,
-        )
-        if answer is None or answer["status"] == "stale":
+        end: dict[str, Any] = {
+            "id": command_id,
+            "token": token,
+            "sources": _SOURCES[state],
+            "state": str(state),
+            "outcome": jsonb(outcome),
+            "event": event,
+        }
+        if said:
+            answer = self._db.atomically(lambda tx: _finish_saying(tx, said, end))
+        else:
+            answer = self._db.run("finish", **end)[0]
+        if answer["status"] == "stale":
             raise LeaseLost
         return event if answer["status"] == "ok" else None
 
@@ -156,6 +164,13 @@ def _copy(tx: Connection, command_id: UUID, token: int, batch: Batch) -> Row:
     if found[0]["first_seq"] is not None:
         tx.copy(_COPY, batch.binary(command_id, found[0]))
     return found[0]
+
+
+def _finish_saying(tx: Connection, said: Sequence[NewEvent], end: dict[str, Any]) -> Row:
+    """Both or neither; an end that is there already takes no events (its lease is over)."""
+    lease = {"id": end["id"], "token": end["token"], "out": None, "err": None}
+    tx.run("append_events", lease | {"events": _as_json(said)})
+    return tx.run("finish", end)[0]
 
 
 def _as_json(events: Sequence[NewEvent]) -> str:
