@@ -32,10 +32,13 @@ help: ## Show what there is to make
 run: .venv/.run ## Set everything up and run rdev in the foreground (RDEV_PORT, RDEV_HOME)
 	@exec $(BIN)/rdev up
 
+# Most tests wait for processes: three at a time on two cores. A file's tests stay together.
+WORKERS ?= -n 3 --dist loadfile
+
 .PHONY: test
 test: .venv/.dev ## Run everything that has tests, and hold the coverage of each layer
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest $(PYTEST)
+	$(BIN)/python -m coverage run -m pytest $(WORKERS) $(PYTEST)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(MAKE) --no-print-directory gates
 

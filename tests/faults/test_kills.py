@@ -16,7 +16,11 @@ import pytest
 from tests.harness.running import Rdev, marked, text_of, until
 
 LINES = 40
-SCRIPT = "echo run >> {runs}; i=0; while [ $i -lt {n} ]; do i=$((i+1)); echo $i; sleep 0.1; done"
+# The last line waits to be asked for, so that a slow machine finds the command still running.
+SCRIPT = (
+    "echo run >> {runs}; i=0; while [ $i -lt {n} ]; do i=$((i+1)); "
+    "while [ $i = {n} ] && [ ! -e {runs}.last ]; do sleep 0.1; done; echo $i; sleep 0.1; done"
+)
 NUMBERED = "".join(f"{i}\n" for i in range(1, LINES + 1))
 
 
@@ -46,8 +50,13 @@ class Watched:
             ),
         )
 
+    def finish(self) -> None:
+        """Let the command print its last line and end."""
+        self.runs.with_suffix(".last").touch()
+
     def check(self) -> None:
         """The reader saw every line once and in order; the command ran once; nothing is left."""
+        self.finish()
         self.reader.join(90)
         assert self.events, "the stream never ended"
         assert [int(e["id"]) for e in self.events] == list(range(1, len(self.events) + 1))
@@ -96,6 +105,7 @@ def test_a_killed_rdev_up_leaves_commands_alone(rdev: Rdev, watched: Watched) ->
 def test_a_stopped_runner_is_fenced_when_it_wakes(rdev: Rdev, watched: Watched) -> None:
     """SIGSTOP beyond the lease: another runner follows; the first writes nothing when it wakes."""
     stopped = rdev.kill_function("on-command-queued", signal.SIGSTOP)
+    watched.finish()
     try:
         end = rdev.ended(watched.command["id"], patience_s=60)
         assert end["state"] == "succeeded"

@@ -44,7 +44,11 @@ def test_a_good_key_is_asked_for_by_hash_address_and_scopes() -> None:
     assert store.asked == [(keys.hash_of(key), ["commands:read"], "10.0.0.1", False)]
 
 
-@pytest.mark.parametrize("token", ["", "rdev_", "x" * 10_000, "rdev_é", keys.new_key()[:-1] + "!"])
+@pytest.mark.parametrize(
+    "token",
+    ["", "rdev_", "x" * 10_000, "rdev_é", keys.new_key()[:-1] + "!"],
+    ids=["empty", "prefix", "long", "not ASCII", "checksum"],
+)
 def test_a_malformed_key_never_asks_the_database(token: str) -> None:
     """The checksum is wrong, so there is nothing to look for."""
     store, authorise = ask("ok")

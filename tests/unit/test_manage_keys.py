@@ -154,7 +154,7 @@ def test_what_is_no_wider_is_made(store: Store) -> None:
         {"max_concurrent": None},
         {"max_concurrent": 6},
     ],
-    ids=repr,
+    ids=lambda wider: next(iter(wider)),
 )
 def test_what_is_wider_in_any_way_is_forbidden(store: Store, wider: dict[str, Any]) -> None:
     """Each limit of the maker binds what it makes."""
