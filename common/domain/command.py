@@ -154,8 +154,8 @@ class Timeouts:
 class NewCommand:
     """What a caller asked for, validated. `spec` is kind-specific and holds no secret.
 
-    `env` values are secret: stored sealed, never shown. `session` is the claude session this
-    command holds while it runs, so that no two run one at once.
+    `env` values are secret: stored sealed, never shown; `mcp_secrets` likewise, per MCP server.
+    `session` is the claude session this command holds while it runs: no two run one at once.
     """
 
     id: UUID
@@ -165,6 +165,7 @@ class NewCommand:
     priority: Priority = Priority.NORMAL
     timeouts: Timeouts = field(default_factory=Timeouts)
     env: dict[str, str] = field(default_factory=dict)
+    mcp_secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     run_at: datetime | None = None
     session: str | None = None

@@ -6,12 +6,13 @@ stdin: as an argument it could be an option (`--version`), and argv shows in aud
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 from uuid import UUID
 
-from common.domain import git_arguments
+from common.domain import git_arguments, mcp
 from common.domain.command import Command, Kind
-from common.domain.workspace import Job, Streams
+from common.domain.workspace import Argument, Job, PrivateFile, Streams
 
 # A repository's own config can name programs; these stop the ones that everyday verbs would run
 # (the environment stands above core.editor and core.sshCommand). Not a sandbox: see
@@ -33,7 +34,25 @@ _GIT_ENV: Final = {
     "GIT_ASKPASS": "",
 }
 _CLAUDE_ENV: Final = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
-_CLAUDE_INHERITS: Final = ("ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "IS_SANDBOX")
+# claude runs with what says who it is and where its service is, and no other CLAUDE* variable: one
+# that was inherited from a claude which started us would change what this one does.
+_CLAUDE_INHERITS: Final = (
+    "ANTHROPIC_*",
+    "CLAUDE_CONFIG_DIR",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "IS_SANDBOX",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
+    "NODE_EXTRA_CA_CERTS",
+)
 _OPTIONS: Final = {
     "model": "--model",
     "fallback_model": "--fallback-model",
@@ -56,13 +75,18 @@ def session_id(command_id: UUID) -> str:
     return str(command_id)
 
 
-def job_for(command: Command, env: dict[str, str], output_cap: int) -> Job:
-    """The job of a command; `env` holds the unsealed values its caller gave.
+def job_for(
+    command: Command,
+    env: dict[str, str],
+    output_cap: int,
+    mcp_secrets: mcp.Secrets | None = None,
+) -> Job:
+    """The job of a command; `env` and `mcp_secrets` hold the unsealed values its caller gave.
 
-    Raises ValueError for git arguments that are not allowed.
+    Raises ValueError for git arguments that are not allowed and for secrets that are not there.
     """
     spec = command.spec
-    argv, stdin, own_env, inherit = _parts(command)
+    argv, stdin, own_env, inherit = _parts(command, mcp_secrets or {})
     return Job(
         run_id=run_id(command.id),
         argv=argv,
@@ -85,10 +109,17 @@ def _streams(command: Command) -> Streams:
     return "merged"
 
 
-def _parts(command: Command) -> tuple[tuple[str, ...], bytes, dict[str, str], tuple[str, ...]]:
+def _parts(
+    command: Command, mcp_secrets: mcp.Secrets
+) -> tuple[tuple[Argument, ...], bytes, dict[str, str], tuple[str, ...]]:
     spec = command.spec
     if command.kind is Kind.CLAUDE:
-        return _claude(command), spec["prompt"].encode(), dict(_CLAUDE_ENV), _CLAUDE_INHERITS
+        return (
+            _claude(command, mcp_secrets),
+            spec["prompt"].encode(),
+            dict(_CLAUDE_ENV),
+            _CLAUDE_INHERITS,
+        )
     if command.kind is Kind.GIT:
         git_arguments.check(spec["args"])  # once more: what is stored may be older than the list
         return (*_GIT, *spec["args"]), b"", dict(_GIT_ENV), ()
@@ -97,21 +128,28 @@ def _parts(command: Command) -> tuple[tuple[str, ...], bytes, dict[str, str], tu
     return tuple(spec["argv"]), b"", {}, ()
 
 
-def _claude(command: Command) -> tuple[str, ...]:
-    argv = ["claude", "-p", "--output-format", "stream-json", "--verbose"]
-    session: dict[str, Any] = command.spec.get("session") or {}
-    if session.get("mode") in ("resume", "fork"):
-        argv += ["--resume", session["id"]]
-        argv += ["--fork-session"] if session["mode"] == "fork" else []
-    else:
-        argv += ["--session-id", session_id(command.id)]
+def _claude(command: Command, mcp_secrets: mcp.Secrets) -> tuple[Argument, ...]:
+    argv: list[Argument] = ["claude", "-p", "--output-format", "stream-json", "--verbose"]
+    argv += _session(command)
     options: dict[str, Any] = command.spec.get("options") or {}
-    for name, flag in _OPTIONS.items():
-        if options.get(name) is not None:
-            argv += [flag, str(options[name])]
-    for name, flag in _LISTS.items():
-        if options.get(name):
-            argv += [flag, ",".join(options[name])]
+    # A value goes into the argument of its option: one that begins with `-` stays a value.
+    argv += [f"{flag}={options[o]}" for o, flag in _OPTIONS.items() if options.get(o) is not None]
+    argv += [f"{flag}={','.join(options[o])}" for o, flag in _LISTS.items() if options.get(o)]
+    if options.get("json_schema") is not None:
+        argv.append(f"--json-schema={json.dumps(options['json_schema'])}")
     if options.get("partial_messages"):
         argv.append("--include-partial-messages")
+    if servers := options.get("mcp_servers"):
+        # Only these: what the workspace's own .mcp.json starts is then no surprise.
+        argv += ["--strict-mcp-config", "--mcp-config"]
+        argv.append(PrivateFile(mcp.config(servers, mcp_secrets)))
     return tuple(argv)
+
+
+def _session(command: Command) -> list[str]:
+    """A session whose id is known beforehand; claude refuses to make one whose id is in use."""
+    session: dict[str, Any] = command.spec.get("session") or {}
+    mode, own = session.get("mode"), ["--session-id", session_id(command.id)]
+    if mode == "resume":
+        return ["--resume", session["id"]]
+    return ["--resume", session["id"], "--fork-session", *own] if mode == "fork" else own

@@ -165,6 +165,18 @@ class KillMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PrivateFile:
+    """An argument that is the path of a file with this text: only its owner can read it, and it is
+    gone when the run has ended. For programs that read secrets from a file and not from stdin.
+    """
+
+    text: str = field(repr=False)
+
+
+Argument = str | PrivateFile
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One run, as the supervisor needs it. Reaches the workspace on stdin only: it holds secrets.
 
@@ -177,7 +189,7 @@ class Job:
     """
 
     run_id: str
-    argv: tuple[str, ...]
+    argv: tuple[Argument, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "."
     stdin: bytes = b""
@@ -194,7 +206,8 @@ class Job:
         check_run_id(self.run_id)
         if not self.argv or not self.argv[0]:
             raise ValueError("argv names no program")
-        if any("\0" in text for text in (*self.argv, *self.env.values(), self.cwd)):
+        texts = (a.text if isinstance(a, PrivateFile) else a for a in self.argv)
+        if any("\0" in text for text in (*texts, *self.env.values(), self.cwd)):
             raise ValueError("argv, env and cwd cannot hold NUL")
         for name in self.env:
             if not ENV_NAME.match(name):

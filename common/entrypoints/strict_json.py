@@ -149,11 +149,14 @@ def _message(error: Any) -> str:
 
 
 _TAGS: Final = frozenset({"claude", "shell", "git"})  # tagged unions put the tag first in `loc`
+_INNER: Final = "server:"  # or further in: no name of ours holds a colon there
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
     parts = loc[1:] if loc and loc[0] in _TAGS else loc
     text = ""
     for part in parts:
+        if isinstance(part, str) and part.startswith(_INNER):
+            continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text[:200]

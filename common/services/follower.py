@@ -8,13 +8,13 @@ and nothing runs twice because the run's directory is claimed once.
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
+from common.domain import mcp
 from common.domain.agent import AgentLines
 from common.domain.command import Kind, Reason, State
 from common.domain.errors import Unavailable
@@ -197,9 +197,8 @@ class Follower:
         return self._start()
 
     def _start(self) -> tuple[RunStatus, Output | None]:
-        env = (
-            json.loads(self._sealer.unseal(self.claim.sealed_env)) if self.claim.sealed_env else {}
-        )
+        sealed = self.claim.sealed_env
+        env, mcp_secrets = mcp.unpack(self._sealer.unseal(sealed) if sealed else b"")
         with telemetry.span(
             "rdev.exec.start",
             parent=self.command.traceparent,
@@ -208,7 +207,7 @@ class Follower:
             rdev__project__id=self.command.project,
         ):
             try:
-                job = job_for(self.command, env, self._cap)
+                job = job_for(self.command, env, self._cap, mcp_secrets)
             except ValueError as error:  # nobody could ever start it
                 return self._refused(StartRefused("bad_job", str(error))), None
             try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from common.domain import identifiers
+from typing import Any
+
+from common.domain import identifiers, mcp
 from common.domain.command import Command, Kind, NewCommand
 from common.domain.errors import Conflict, InvalidField
 from common.domain.keys import Caller
@@ -21,6 +23,7 @@ class Retry:
         self,
         text: str,
         env: dict[str, str],
+        mcp_secrets: mcp.Secrets,
         caller: Caller,
         origin: Origin,
         idempotency: Idempotency | None,
@@ -34,10 +37,21 @@ class Retry:
             raise InvalidField.one(
                 "env", "missing", f"env: values are not kept, send them again: {', '.join(missing)}"
             )
-        return self._submit(_again(first, env), caller, origin, idempotency)
+        if lacking := mcp.missing(_servers(first), mcp_secrets):
+            raise InvalidField.one(
+                "mcp_servers",
+                "missing",
+                f"mcp_servers: values are not kept, send them again: {', '.join(lacking)}",
+            )
+        return self._submit(_again(first, env, mcp_secrets), caller, origin, idempotency)
 
 
-def _again(first: Command, env: dict[str, str]) -> NewCommand:
+def _servers(command: Command) -> dict[str, dict[str, Any]]:
+    servers: dict[str, dict[str, Any]] = (command.spec.get("options") or {}).get("mcp_servers", {})
+    return servers
+
+
+def _again(first: Command, env: dict[str, str], mcp_secrets: mcp.Secrets) -> NewCommand:
     new = identifiers.new_id()
     session = first.session
     if first.kind is Kind.CLAUDE and session == session_id(first.id):
@@ -50,6 +64,7 @@ def _again(first: Command, env: dict[str, str]) -> NewCommand:
         priority=first.priority,
         timeouts=first.timeouts,
         env=env,
+        mcp_secrets=mcp_secrets,
         labels=first.labels,
         session=session,
         retry_of=first.id,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
+from common.domain import mcp
 from common.domain.command import NewCommand
 from common.domain.errors import Conflict
 from common.domain.keys import Caller
+from common.domain.launch import session_id
 from common.ports.commands import CommandStore, Idempotency, Origin, Submitted
 from common.ports.sealer import Sealer
 from common.services import telemetry
@@ -43,7 +44,8 @@ class Submit:
         """Raises what CommandStore.submit raises, Forbidden for a kind, InvalidField for run_at."""
         caller.require(f"commands:write:{command.kind}")
         caller.require_project(command.project)
-        sealed = self._sealer.seal(json.dumps(command.env).encode()) if command.env else None
+        secrets = mcp.pack(command.env, command.mcp_secrets)
+        sealed = self._sealer.seal(secrets) if secrets else None
         command = replace(command, traceparent=command.traceparent or telemetry.traceparent())
         done = self._store(command, sealed, caller, origin, idempotency)
         self._relay.soon(done.doorbell)
@@ -76,4 +78,4 @@ class Submit:
 def _forked(command: NewCommand) -> NewCommand:
     """The same command in a copy of its session, which nobody else holds."""
     spec = command.spec | {"session": command.spec["session"] | {"mode": "fork"}}
-    return replace(command, spec=spec, session=None)
+    return replace(command, spec=spec, session=session_id(command.id))

@@ -8,6 +8,7 @@ one exec and no memory of ours has to know what a workspace has.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from common.domain.workspace import (
+    Argument,
     ExitRecord,
     Job,
     KillMode,
     OffsetBeyondEnd,
     Place,
+    PrivateFile,
     RunAbsent,
     RunState,
     RunStatus,
@@ -284,6 +287,7 @@ class _Ended:
 def job_text(place: Place, job: Job) -> bytes:
     """The job as whole lines of shell: variables, which to keep, and how to become the command."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in job.env.items()]
+    files = [a.text for a in job.argv if isinstance(a, PrivateFile)]
     keeps = "|".join((*_BASE_ENVIRONMENT, *job.inherit))
     lines = [
         f"workspace={shlex.quote(place.path)}",
@@ -295,13 +299,26 @@ def job_text(place: Place, job: Job) -> bytes:
         f"idle_cs={_centiseconds(job.idle_timeout_s)}",
         f"interrupt={_flag(job.interrupt_first)}",
         f"job_keeps() {{ case $1 in {keeps}) return 0 ;; esac; return 1; }}",
+        "job_files() {",
+        *(f'printf %s {shlex.quote(t)} >"$1/private.{n}" || return 1' for n, t in enumerate(files)),
+        "return 0",
+        "}",
         "job_exec() {",
         *exports,
         'export RDEV_COMMAND_ID="$2;"',
-        f'exec "$1" -- {shlex.join(job.argv)}',
+        f'exec "$1" -- {_words(job.argv)}',
         "}",
     ]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+def _words(argv: Sequence[Argument]) -> str:
+    """The arguments as words of shell; `$3` is the run's directory."""
+    numbers = itertools.count()
+    return " ".join(
+        f'"$3/private.{next(numbers)}"' if isinstance(word, PrivateFile) else shlex.quote(word)
+        for word in argv
+    )
 
 
 def parse_status(answer: str) -> RunStatus:

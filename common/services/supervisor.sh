@@ -27,6 +27,7 @@
 #   cmd      pid and start time of the command
 #   out err  the spools; the supervisor holds them open as descriptors 8 and 9, so that anybody can
 #            read their sizes from /proc/PID/fdinfo without starting a process
+#   private.N  what the command reads by name and nobody else shall, until the run has ended
 #   in.N     input that begins at byte N; in.last holds the offset where input ends
 #   exit     the exit record, one line, moved here whole; exit.new keeps its disk space reserved
 #   follow.* token of the latest follower of a spool
@@ -469,6 +470,7 @@ prepare() {
   make_pipes "$@" || return 1
   detail=no_space
   prepare_input || return 1
+  job_files "$dir" || return 1
   true >"$dir/out" || return 1
   exec 8>"$dir/out"
   # Each pipe is opened both ways first, so that no open waits for a partner, and both ends here, so
@@ -510,7 +512,7 @@ relay() {
 forbidden() {
   if is_refused && [ "$line" = refused ]; then
     hit KILL $feeder
-    forget_pipes
+    forget
     printf 'exists refused out=0 err=0\n'
     exit 0
   fi
@@ -528,7 +530,7 @@ conclude() {
   settle "$err_relay"
   out_cut= err_cut=
   seal "$dir/exit.new" "$1" - "$2"
-  forget_pipes
+  forget
   state=done
   printf 'won '
   report
@@ -559,13 +561,13 @@ run() {
 # launch: the command, in the foreground (see verb_start); its exit code.
 launch() {
   if [ "$streams" = merged ]; then
-    (child "$setsid" "$id") <&7 >&6 2>&6 6>&- 7<&- 8>&- 9>&-
+    (child "$setsid" "$id" "$dir") <&7 >&6 2>&6 6>&- 7<&- 8>&- 9>&-
   else
-    (child "$setsid" "$id") <&7 >&6 2>&4 4>&- 6>&- 7<&- 8>&- 9>&-
+    (child "$setsid" "$id" "$dir") <&7 >&6 2>&4 4>&- 6>&- 7<&- 8>&- 9>&-
   fi
 }
 
-# child SETSID ID: say who we are, then become the command. Once the environment is cleaned only the
+# child SETSID ID DIR: say who we are, then become the command. Once the environment is cleaned only the
 # arguments can be relied on: any variable of ours may have been in it.
 child() {
   read -r self _ </proc/self/stat
@@ -574,7 +576,7 @@ child() {
   names=
   # shellcheck disable=SC2046 # names, to be split
   command unset $(unwanted) _ 2>/dev/null
-  job_exec "$1" "$2"
+  job_exec "$1" "$2" "$3"
 }
 
 # unwanted: the names of all exported variables that the job does not keep. (The line of a name may
@@ -742,7 +744,7 @@ finish() {
   settle "$err_relay"
   err_cut=$cut
   seal "$dir/exit.new" "$reason" "$code" -
-  forget_pipes
+  forget
   note_free
   exit 0
 }
@@ -810,10 +812,10 @@ end_helpers() {
   hit KILL $pids
 }
 
-# forget_pipes: the end of what only a live run needs.
-forget_pipes() {
+# forget: the end of what only a live run needs.
+forget() {
   [ -n "$pipes" ] || return 0
-  set -- "$pipes/out.pipe" "$pipes/err.pipe" "$pipes/in.pipe"
+  set -- "$pipes/out.pipe" "$pipes/err.pipe" "$pipes/in.pipe" "$dir"/private.*
   [ "$input" = open ] || set -- "$@" "$dir/in.0"
   rm -f "$@"
   [ "$pipes" = "$dir" ] || rmdir "$pipes"
@@ -916,6 +918,7 @@ bury() {
   end_helpers
   first_line "$dir/why"
   out_cut= err_cut= elapsed_ms=0
+  rm -f "$dir"/private.*
   true >"$dir/exit.new.$$" || true
   seal "$dir/exit.new.$$" "${line:-killed}" - supervisor_died
 }

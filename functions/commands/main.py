@@ -81,7 +81,10 @@ def cancel(call: Call, body: CancelBody) -> Reply:
 @function.post("/v1/commands/{id}/retry", summary="Run an ended command again, as a new one", scope=SCOPES,
                body=RetryBody, body_optional=True, idempotent=True, status=202, body_example={}, answer="Command", answer_example=examples.COMMAND)  # fmt: skip
 def retry(call: Call, body: RetryBody) -> Reply | Later:
-    again = call.app.retry(call.path["id"], body.env, call.caller, call.origin, call.idempotency)
+    secrets = body.mcp_secrets()
+    again = call.app.retry(
+        call.path["id"], body.env, secrets, call.caller, call.origin, call.idempotency
+    )
     return answered(call, again)
 
 

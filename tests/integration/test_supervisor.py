@@ -18,7 +18,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from common.domain.workspace import (
     KillMode,
     OffsetBeyondEnd,
     Place,
+    PrivateFile,
     RunState,
     StartRefused,
     TransportLost,
@@ -333,6 +334,18 @@ def test_no_secret_of_a_job_is_left_on_disk_or_in_arguments(bench: Bench) -> Non
     rest(start.output)
     modes = {path.stat().st_mode & 0o077 for path in bench.runs.rglob("*") if path.exists()}
     assert modes == {0}
+
+
+def test_a_private_file_is_its_owners_and_gone_after_the_run(bench: Bench) -> None:
+    """An argument that is a path: the text is in no argument, and on disk only while it runs."""
+    secret = f"it's {uuid.uuid4().hex}\n"
+    script = 'stat -c %a "$1"; cat "$1"; [ "${1%/*}" = "$PWD" ] || exit 7'
+    job = bench.job(script)
+    job = replace(job, argv=(*job.argv, "sh", PrivateFile(secret)))
+    data, record = bench.run(job)
+    assert (data.decode(), record.code) == (f"600\n{secret}", 7)
+    holders = [p.name for p in bench.runs.rglob("*") if p.is_file() and secret in p.read_text()]
+    assert holders == ["out"]  # the command printed it; nothing else kept it
 
 
 def test_stdin_opened_again_shows_only_stdin(bench: Bench) -> None:

@@ -354,7 +354,7 @@ def test_row_45_and_46_text_stays_text(house: House) -> None:
     script, plain, claude = [job_for(r.command, {}, 1) for r in house.state.by_id()]
     assert script.argv == ("sh", "-c", META)
     assert plain.argv == ("echo", META)
-    assert META not in " ".join(claude.argv)
+    assert META not in " ".join(map(str, claude.argv))
     assert claude.stdin == META.encode()
 
 

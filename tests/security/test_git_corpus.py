@@ -168,7 +168,13 @@ def test_the_corpus_is_real(repository: Path, args: list[str]) -> None:
 def test_a_forced_address_of_another_kind_runs_nothing(repository: Path) -> None:
     """Row 54: git's own protocol list is in the environment of every git command."""
     job = job_for(fakes.command(Kind.GIT, args=["fetch", "origin"]), {}, 1 << 20)
-    target = [*job.argv[:-2], "-c", "protocol.ext.allow=always", "fetch", f"ext::sh -c {CMD}"]
+    target = [
+        *map(str, job.argv[:-2]),
+        "-c",
+        "protocol.ext.allow=always",
+        "fetch",
+        f"ext::sh -c {CMD}",
+    ]
     environment = {"PATH": os.environ["PATH"], "HOME": str(repository), **job.env}
     done = subprocess.run(
         target, cwd=repository, env=environment, capture_output=True, timeout=60, check=False

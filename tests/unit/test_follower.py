@@ -15,6 +15,7 @@ from common.domain.command import Kind, State
 from common.domain.errors import Unavailable
 from common.domain.events import AGENT, END, OUTPUT, TRUNCATED
 from common.domain.workspace import (
+    Argument,
     Job,
     KillMode,
     OffsetBeyondEnd,
@@ -58,7 +59,7 @@ class World:
         self.on_queue: Any = self.queue
         self.on_workspace: Any = self.workspace
 
-    def program(self, work: Callable[[Process], int], *argv: str) -> None:
+    def program(self, work: Callable[[Process], int], *argv: Argument) -> None:
         """What `argv` does; every start of it is counted."""
 
         def counted(process: Process) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,13 +13,13 @@ from hypothesis import strategies as st
 
 from common.domain.command import Command, Kind, Priority, State, Timeouts
 from common.domain.launch import job_for, run_id, session_id
-from common.domain.workspace import Job
+from common.domain.workspace import Job, PrivateFile
 
 ID = UUID("0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69")
 
 
-def job(kind: Kind, env: dict[str, str] | None = None, **spec: Any) -> Job:
-    command = Command(
+def command_of(kind: Kind, **spec: Any) -> Command:
+    return Command(
         ID,
         "demo",
         UUID(int=2),
@@ -29,7 +30,14 @@ def job(kind: Kind, env: dict[str, str] | None = None, **spec: Any) -> Job:
         datetime.now(UTC),
         timeouts=Timeouts(60, 30, 10),
     )
-    return job_for(command, env or {}, 4096)
+
+
+def claude_command(**spec: Any) -> Command:
+    return command_of(Kind.CLAUDE, prompt="x", **spec)
+
+
+def job(kind: Kind, env: dict[str, str] | None = None, **spec: Any) -> Job:
+    return job_for(command_of(kind, **spec), env or {}, 4096)
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
@@ -72,7 +80,8 @@ def test_resuming_and_forking_name_the_session(mode: str) -> None:
     argv = job(Kind.CLAUDE, prompt="x", session={"mode": mode, "id": str(ID)}).argv
     assert argv[argv.index("--resume") + 1] == str(ID)
     assert ("--fork-session" in argv) == (mode == "fork")
-    assert "--session-id" not in argv
+    own = argv[argv.index("--session-id") + 1] if "--session-id" in argv else None
+    assert own == (str(ID) if mode == "fork" else None)
 
 
 def test_options_become_flags_with_one_value_each() -> None:
@@ -89,12 +98,58 @@ def test_options_become_flags_with_one_value_each() -> None:
             "partial_messages": True,
         },
     ).argv
-    assert argv[argv.index("--model") + 1] == "opus"
-    assert argv[argv.index("--max-turns") + 1] == "3"
-    assert argv[argv.index("--max-budget-usd") + 1] == "0.5"
-    assert argv[argv.index("--allowedTools") + 1] == "Read,Bash(git:*)"
-    assert "--disallowedTools" not in argv
-    assert argv[-1] == "--include-partial-messages"
+    assert argv[-5:] == (
+        "--model=opus",
+        "--max-turns=3",
+        "--max-budget-usd=0.5",
+        "--allowedTools=Read,Bash(git:*)",
+        "--include-partial-messages",
+    )
+
+
+def test_a_value_that_looks_like_an_option_is_none() -> None:
+    """It is in one argument with the option it belongs to."""
+    argv = job(Kind.CLAUDE, prompt="x", options={"append_system_prompt": "--resume"}).argv
+    assert argv[-1] == "--append-system-prompt=--resume"
+
+
+def test_a_schema_is_one_argument_of_json() -> None:
+    """claude gets it as it was sent."""
+    schema = {"type": "object", "properties": {"a": {"const": "é'\""}}}
+    argv = job(Kind.CLAUDE, prompt="x", options={"json_schema": schema}).argv
+    assert isinstance(argv[-1], str)
+    assert json.loads(argv[-1].removeprefix("--json-schema=")) == schema
+
+
+SERVERS = {
+    "hub": {"type": "http", "url": "https://hub.example", "headers": {"Authorization": None}}
+}
+
+
+def test_mcp_servers_are_a_private_file_and_the_only_ones() -> None:
+    """Their secrets are in no argument; what the workspace configures is left alone."""
+    secrets = {"hub": {"Authorization": "Bearer c4n4ry"}}
+    command = claude_command(options={"mcp_servers": SERVERS})
+    argv = job_for(command, {}, 1, secrets).argv
+    assert argv[-3:-1] == ("--strict-mcp-config", "--mcp-config")
+    assert isinstance(argv[-1], PrivateFile)
+    servers = json.loads(argv[-1].text)["mcpServers"]
+    assert servers["hub"]["headers"] == {"Authorization": "Bearer c4n4ry"}
+    assert "c4n4ry" not in str(argv)
+
+
+def test_servers_without_their_secrets_are_not_started() -> None:
+    """A run that lacks its credentials would fail later and elsewhere."""
+    with pytest.raises(ValueError, match=r"hub\.Authorization"):
+        job_for(claude_command(options={"mcp_servers": SERVERS}), {}, 1)
+
+
+def test_claude_inherits_who_it_is_and_no_other_switch() -> None:
+    """A claude that started us would leave CLAUDECODE and its like behind."""
+    inherit = job(Kind.CLAUDE, prompt="x").inherit
+    assert {"ANTHROPIC_*", "CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN"} <= set(inherit)
+    assert not any(pattern.startswith("CLAUDE") and "*" in pattern for pattern in inherit)
+    assert "CLAUDECODE" not in inherit
 
 
 def test_claude_streams_apart_and_is_interrupted_first() -> None:

@@ -74,7 +74,7 @@ def test_everything_a_command_can_say() -> None:
 
 
 def test_a_claude_command_names_its_session() -> None:
-    """A new one has its own, a resumed one holds that one, a fork holds none."""
+    """A new one and a fork have their own, a resumed one holds that one."""
     fresh = new(CLAUDE)
     assert fresh.session == session_id(fresh.id)
     resumed = new(CLAUDE | {"session": {"mode": "resume", "id": SESSION}})
@@ -82,7 +82,8 @@ def test_a_claude_command_names_its_session() -> None:
         SESSION,
         {"mode": "resume", "id": SESSION},
     )
-    assert new(CLAUDE | {"session": {"mode": "fork", "id": SESSION}}).session is None
+    fork = new(CLAUDE | {"session": {"mode": "fork", "id": SESSION}})
+    assert fork.session == session_id(fork.id)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,13 @@ def test_what_to_do_with_a_busy_session(if_busy: str, reject: bool, fork: bool) 
     """Wait, refuse, or take a copy."""
     made = new(CLAUDE | {"session": {"mode": "resume", "id": SESSION, "if_busy": if_busy}})
     assert (made.reject_if_session_busy, made.fork_if_session_busy) == (reject, fork)
+
+
+def test_claude_may_be_silent_for_a_quarter_of_an_hour() -> None:
+    """It is known to hang, so there is a limit unless the caller wants none."""
+    assert new(CLAUDE).timeouts == Timeouts(3600, 3600, 900)
+    assert new(CLAUDE | {"timeouts": {"run_s": 5}}).timeouts == Timeouts(3600, 5, 900)
+    assert new(CLAUDE | {"timeouts": {"idle_s": None}}).timeouts == Timeouts(3600, 3600, None)
 
 
 def test_only_options_that_were_given_are_kept() -> None:

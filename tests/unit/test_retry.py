@@ -21,7 +21,12 @@ from tests.unit.fakes import CALLER, KEY, FakeBell, FakeCommands
 ORIGIN = Origin("req_1")
 
 
-def retry(first: Command, env: dict[str, str] | None = None, caller: Caller = CALLER) -> NewCommand:
+def retry(
+    first: Command,
+    env: dict[str, str] | None = None,
+    caller: Caller = CALLER,
+    mcp_secrets: dict[str, dict[str, str]] | None = None,
+) -> NewCommand:
     seen: list[NewCommand] = []
 
     def submit(new: NewCommand, who: Caller, origin: Origin, idem: Idempotency | None) -> Submitted:
@@ -31,7 +36,8 @@ def retry(first: Command, env: dict[str, str] | None = None, caller: Caller = CA
 
     reader = ReadCommands(FakeCommands(first), FakeBell())
     text = identifiers.show(identifiers.COMMAND, first.id)
-    Retry(reader, submit)(text, env or {}, caller, ORIGIN, None)  # type: ignore[arg-type]
+    again = Retry(reader, submit)  # type: ignore[arg-type]
+    again(text, env or {}, mcp_secrets or {}, caller, ORIGIN, None)
     return seen[0]
 
 
@@ -68,6 +74,16 @@ def test_secret_values_are_sent_again() -> None:
         retry(first, {"A": "1"})
     assert (caught.value.errors[0].field, caught.value.errors[0].code) == ("env", "missing")
     assert retry(first, {"A": "1", "B": "2", "C": "3"}).env == {"A": "1", "B": "2", "C": "3"}
+
+
+def test_secrets_of_mcp_servers_are_sent_again() -> None:
+    """Only the values that the first one had; without them the retry says which are missing."""
+    servers = {"hub": {"type": "stdio", "command": "x", "args": [], "env": {"TOKEN": None}}}
+    first = ended(Kind.CLAUDE, spec={"prompt": "x", "options": {"mcp_servers": servers}})
+    with pytest.raises(InvalidField, match=r"hub\.TOKEN") as caught:
+        retry(first)
+    assert caught.value.errors[0].field == "mcp_servers"
+    assert retry(first, mcp_secrets={"hub": {"TOKEN": "s"}}).mcp_secrets == {"hub": {"TOKEN": "s"}}
 
 
 def test_a_new_session_is_new_again() -> None:

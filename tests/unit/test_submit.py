@@ -13,6 +13,7 @@ from common.domain import identifiers
 from common.domain.command import Kind, NewCommand
 from common.domain.errors import ConcurrencyLimited, Conflict, Forbidden, InvalidField, NotFound
 from common.domain.keys import Caller
+from common.domain.launch import session_id
 from common.ports import signals
 from common.ports.commands import Idempotency, Origin
 from common.services.submit import Submit
@@ -142,7 +143,7 @@ def test_a_busy_session_is_forked_when_asked(world: World) -> None:
     assert strict.reject_if_session_busy
     assert (forked.id, forked.session, forked.spec["session"]) == (
         wanted.id,
-        None,
+        session_id(wanted.id),
         {"mode": "fork", "id": "s"},
     )
 

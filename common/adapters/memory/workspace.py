@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from common.domain.workspace import (
+    Argument,
     ExitRecord,
     Job,
     KillMode,
@@ -123,7 +124,7 @@ class MemoryWorkspace:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._programs: dict[tuple[str, ...], Program] = {}
+        self._programs: dict[tuple[Argument, ...], Program] = {}
         self._runs: dict[tuple[str, str], _Run] = {}
         self._directories: dict[str, set[str]] = {}
         self._failures: list[tuple[str, When, Exception]] = []
@@ -132,7 +133,7 @@ class MemoryWorkspace:
 
     # What a test plans.
 
-    def on(self, argv: Sequence[str], program: Program) -> None:
+    def on(self, argv: Sequence[Argument], program: Program) -> None:
         """From now on, this argv is that program."""
         self._programs[tuple(argv)] = program
 

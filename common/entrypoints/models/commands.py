@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
-from common.domain import git_arguments, identifiers
+from common.domain import git_arguments, identifiers, mcp
 from common.domain.command import Kind, NewCommand, Priority, Timeouts
 from common.domain.launch import session_id
 from common.domain.project import NAME
 from common.domain.workspace import ENV_NAME, SHELL_OWNED
 from common.entrypoints.models.base import Body, Labels, Page, Query
+from common.entrypoints.models.claude import ClaudeOptions, ServerName, ServerSecrets
 
 MAX_SCRIPT: Final = 128 * 1024 - 1  # one argv element; longer ones are E2BIG on Linux
 MAX_PROMPT: Final = 512 * 1024
@@ -149,31 +150,16 @@ class SessionBody(Body):
         return self
 
 
-Tool = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^,\n\r]+$")]
-Word = Annotated[
-    str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\[\]/@-]*$")
-]
+class ClaudeTimeouts(TimeoutsBody):
+    """Seconds; null is no limit. claude is known to hang, so silence has a limit by default."""
 
-
-class ClaudeOptions(Body):
-    """Options of claude that rdev passes on; anything else is refused."""
-
-    model: Word | None = None
-    fallback_model: Word | None = None
-    effort: Literal["low", "medium", "high", "max"] | None = None
-    permission_mode: (
-        Literal["acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan"] | None
-    ) = None
-    allowed_tools: Annotated[list[Tool], Field(max_length=100)] = Field(default_factory=list)
-    disallowed_tools: Annotated[list[Tool], Field(max_length=100)] = Field(default_factory=list)
-    append_system_prompt: Argument | None = None
-    max_turns: Annotated[int, Field(ge=1, le=1000)] | None = None
-    max_budget_usd: Annotated[float, Field(gt=0, le=10_000)] | None = None
-    partial_messages: bool = False
+    idle_s: Seconds | None = 900
 
 
 class ClaudeFields(_Common):
     """The prompt reaches claude on stdin, never as an argument."""
+
+    timeouts: ClaudeTimeouts = ClaudeTimeouts()
 
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
     session: SessionBody = SessionBody()
@@ -181,18 +167,20 @@ class ClaudeFields(_Common):
 
     def command(self, project: str) -> NewCommand:
         new = identifiers.new_id()
-        held = session_id(new) if self.session.mode == "new" else self.session.id
+        servers = self.options.servers()
+        options = self.options.model_dump(exclude_defaults=True, exclude={"mcp_servers"})
         spec = {
             "prompt": self.prompt,
             "session": self.session.model_dump(exclude={"if_busy"}, exclude_none=True),
-            "options": self.options.model_dump(exclude_defaults=True),
+            "options": options | ({"mcp_servers": mcp.shown(servers)} if servers else {}),
         }
         return self.new(
             project,
             Kind.CLAUDE,
             spec,
             id=new,
-            session=None if self.session.mode == "fork" else held,
+            mcp_secrets=mcp.secrets(servers),
+            session=self.session.id if self.session.mode == "resume" else session_id(new),
             reject_if_session_busy=self.session.if_busy == "reject",
             fork_if_session_busy=self.session.if_busy == "fork" and self.session.mode == "resume",
         )
@@ -251,6 +239,11 @@ class RetryBody(Body):
     """Secret values are not kept: a retry of a command that had some sends them again."""
 
     env: Env = Field(default_factory=dict)
+    mcp_servers: dict[ServerName, ServerSecrets] = Field(default_factory=dict)
+
+    def mcp_secrets(self) -> mcp.Secrets:
+        """Per server the values of its variables or headers."""
+        return {name: server.env | server.headers for name, server in self.mcp_servers.items()}
 
 
 class OutputQuery(Query):
