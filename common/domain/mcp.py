@@ -11,9 +11,9 @@ from typing import Any, Final
 
 Secrets = dict[str, dict[str, str]]  # server → name of the variable or header → value
 
-# No caller can set a variable of this name, so it can travel among those that they set: a runner of
-# an earlier release then refuses the command instead of running it without its servers.
-_CARRIER: Final = "RDEV_MCP_SECRETS"
+# No variable can have this name, so it can travel among those that callers set: a runner of an
+# earlier release then refuses the command instead of running it without its servers.
+_CARRIER: Final = "mcp:secrets"
 _HOLDERS: Final = ("env", "headers")
 
 
