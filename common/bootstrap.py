@@ -472,8 +472,9 @@ class App:
     def telemetry_started(self, service: str) -> None:
         """Logs as JSON lines; exporters only when OTEL_* asks for them."""
         from common.adapters.telemetry import start
+        from common.domain.redaction import Redactor
 
-        start(service, self.settings.log_level)
+        start(service, self.settings.log_level, Redactor(self.settings.secrets))
 
     def cancel_here(self, command_id: UUID) -> None:
         """Mark a command of this runner as cancelled because the laptop's rdev stops."""
@@ -485,7 +486,7 @@ class App:
         from common.domain.errors import RdevError
 
         try:
-            migrate(self.settings.database_url)
+            migrate(self.settings.listen)  # a pooler would spread its advisory lock over sessions
         except MigrationError as error:
             raise RdevError(str(error)) from error
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
+from urllib.parse import unquote
 
 Network = IPv4Network | IPv6Network
 
@@ -32,7 +33,7 @@ class Settings:
     listen_url: str = _setting(
         "RDEV_DATABASE_LISTEN_URL",
         "",
-        "direct PostgreSQL for LISTEN where a pooler stands between; default: RDEV_DATABASE_URL",
+        "direct PostgreSQL for LISTEN and migrations where a pooler stands between; default: RDEV_DATABASE_URL",
     )
     pool_open: int = _setting("RDEV_PG_POOL", 25, "connections a process opens at most")
     pool_idle: int = _setting("RDEV_PG_IDLE", 10, "connections a process keeps idle at most")
@@ -128,8 +129,17 @@ class Settings:
 
     @property
     def listen(self) -> str:
-        """Where LISTEN connects."""
+        """The database without a pooler: where LISTEN connects, and where migrations run."""
         return self.listen_url or self.database_url
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log may hold: keys, and the databases' passwords as written and as meant."""
+        written = [
+            url.partition("://")[2].rpartition("@")[0].partition(":")[2]
+            for url in (self.database_url, self.listen_url)
+        ]
+        return (*self.secret_keys, *written, *map(unquote, written))
 
 
 _EMPTY: Final = ("", None)

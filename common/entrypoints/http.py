@@ -96,7 +96,7 @@ class _Endpoint:
         with telemetry.request(self.service, scope["method"], route, headers, rid) as seen:
             try:
                 if route is None:
-                    raise MethodNotAllowed(f"{scope['method']} is not possible here")
+                    raise MethodNotAllowed("this method is not possible here")
                 reply = await self._answer(route, scope, receive, headers, rid)
             except RdevError as error:
                 self._note(error, route, scope, headers, rid)

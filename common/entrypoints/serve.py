@@ -16,27 +16,33 @@ import importlib
 import inspect
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import functions_framework.aio
+import httptools
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from common.bootstrap import App, app
 from common.domain.errors import (
     InvalidRequest,
     MethodNotAllowed,
+    NotFound,
     RdevError,
     Unavailable,
     UriTooLong,
@@ -49,7 +55,10 @@ from common.services import telemetry
 
 MAX_URI: Final = 8 * 1024
 MAX_HEADERS: Final = 64 * 1024
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+_TOO_LONG: Final = UriTooLong(f"an address may have {MAX_URI} bytes at most")
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
+HEAD_DEADLINE_S: Final = 20.0  # from a head's first byte to its last, as for a body
 KEEP_ALIVE_S: Final = 120  # longer than any proxy in front keeps a connection idle
 
 log = telemetry.logger("rdev.serve")
@@ -72,7 +81,11 @@ def preload() -> None:
 
 
 class Guard:
-    """What is refused before any routing: absurd addresses, headers and methods."""
+    """What is refused before any routing: absurd addresses and headers.
+
+    A method of no API, TRACE for one, goes on as OPTIONS, which nothing here answers: the path then
+    says 405 with what it does answer, or 404. The framework would end it with a page of its own.
+    """
 
     def __init__(self, inner: ASGIApp) -> None:
         self._inner = Unwinding(inner)  # frames of layers weigh more than a stream: let them go
@@ -84,25 +97,31 @@ class Guard:
                 response = problem(error, request_id(Headers(scope=scope)))
                 await response(scope, receive, send)
                 return
+            if scope["method"] not in METHODS:
+                scope = {**scope, "method": "OPTIONS"}
         await self._inner(scope, receive, send)
 
 
 def _unacceptable(scope: Scope) -> RdevError | None:
     if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URI:
-        return UriTooLong(f"an address may have {MAX_URI} bytes at most")
+        return _TOO_LONG
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
         return InvalidRequest(f"headers may have {MAX_HEADERS} bytes at most")
-    if scope["method"] not in METHODS:
-        return MethodNotAllowed(f"{scope['method'][:20]} is not possible here")
-    path = scope["path"]
-    if "\x00" in path or any(0xD800 <= ord(c) <= 0xDFFF for c in path):
-        return InvalidRequest("the path holds NUL or is not UTF-8")
+    # Patterns of routes end at a line's end, and what is not UTF-8 has become U+FFFD by now.
+    path = unquote_to_bytes(scope["raw_path"])
+    if _CONTROL.search(path):
+        return InvalidRequest("the path holds a control character")
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        return InvalidRequest("the path is not UTF-8")
     return None
 
 
 def asgi(source: str, target: str = "handle") -> tuple[ASGIApp, Function]:
     """The whole ASGI app of the function in `source`, and its declaration."""
-    framework: ASGIApp = functions_framework.aio.create_asgi_app(target, source, "http")  # type: ignore[no-untyped-call]
+    framework: Starlette = functions_framework.aio.create_asgi_app(target, source, "http")  # type: ignore[no-untyped-call]
+    framework.add_exception_handler(HTTPException, _routing_error)
     module = sys.modules[Path(source).stem]
     function: Function = getattr(module, target).function
     outer = Starlette(
@@ -112,8 +131,18 @@ def asgi(source: str, target: str = "handle") -> tuple[ASGIApp, Function]:
             Mount("/", framework),
         ],
         lifespan=_lifespan(function),
+        exception_handlers={HTTPException: _routing_error},
     )
     return Guard(outer), function
+
+
+async def _routing_error(request: Request, error: Exception) -> Response:
+    """What Starlette and the framework refuse, told as everything else is."""
+    assert isinstance(error, HTTPException)
+    said: RdevError = NotFound(f"there is nothing at {request.url.path[:200]!r}")
+    if error.status_code == 405:
+        said = MethodNotAllowed("this method is not possible here")
+    return problem(said, request_id(request.headers), dict(error.headers or {}))
 
 
 async def _alive(_request: Request) -> Response:
@@ -166,6 +195,49 @@ async def _call(hook: Callable[[Any], Any], context: App) -> None:
         await run_in_threadpool(hook, context)
 
 
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP, with an end to waiting for a head, and a problem for what is no HTTP."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect(self.timeout_keep_alive)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        self._expect(HEAD_DEADLINE_S)
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._expect(None)
+        super().on_headers_complete()
+
+    def _expect(self, seconds: float | None) -> None:
+        """Drop the connection unless what is due has come by then; None: there is no hurry."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None
+        if seconds is not None:
+            self._deadline = self.loop.call_later(seconds, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        """Called while the parser's error is handled; the connection is of no use after it."""
+        error: RdevError = InvalidRequest("this is no HTTP/1.1 request")
+        if isinstance(sys.exception(), httptools.HttpParserInvalidMethodError):
+            error = MethodNotAllowed("there is no such method")
+        elif len(self.url) > MAX_URI:  # the parser gives up before the guard sees it
+            error = _TOO_LONG
+        answer = problem(error, request_id(Headers()), {"connection": "close"})
+        lines = [b"%b: %b\r\n" % pair for pair in answer.raw_headers]
+        head = b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n"])
+        self.transport.write(head + bytes(answer.body))
+        self.transport.close()
+
+
 class Server(uvicorn.Server):
     """uvicorn that tells the function about SIGTERM before it closes anything."""
 
@@ -197,7 +269,7 @@ def main() -> None:
         # A container listens on all of its own addresses.
         host=os.environ.get("RDEV_HOST", "0.0.0.0"),  # noqa: S104
         port=int(os.environ.get("PORT", "8080")),
-        http="httptools",
+        http=Protocol,
         loop="asyncio",
         lifespan="on",
         access_log=False,

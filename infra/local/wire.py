@@ -27,6 +27,8 @@ HIGH_WATER = 256 * 1024
 MAX_HEAD_BYTES = 60 * 1024  # Envoy's default, so what passes here passes in a cluster
 MAX_TARGET_BYTES = 8 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024
+HEAD_DEADLINE_S = 20.0  # from a head's first byte to its last: who takes longer only holds a place
+IDLE_S = 120.0  # longer than any client keeps a connection for its next request
 STALLED_WRITE_S = 300.0  # Envoy's stream_idle_timeout: who reads nothing for so long is gone
 _LINGER_S = 2.0
 _PIPELINE_MAX = 8
@@ -302,6 +304,7 @@ class ServerConnection(_Writing):
         self._task: asyncio.Task[None] | None = None
         self._peer = ""
         self._lingering = False
+        self._deadline: asyncio.TimerHandle | None = None
         self.closing = False
 
     # asyncio.Protocol
@@ -320,13 +323,18 @@ class ServerConnection(_Writing):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.closing = True  # answered as plain HTTP/1.1, then closed
+        except httptools.HttpParserInvalidMethodError:
+            self._refuse(HttpError(405, "method_not_allowed", "there is no such method"))
         except httptools.HttpParserError as error:
             self._refuse(HttpError(400, "invalid_request", f"not an HTTP/1.1 request: {error}"))
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self._in_head and len(self._target) > MAX_TARGET_BYTES:
+            self._refuse(_too_long_target())
+        elif self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(_too_large_head())
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
+        self._expect(None)
         if self._current is not None:
             self._current.fail(PeerGoneError("the client went away"))
         if self._task is not None:
@@ -338,6 +346,7 @@ class ServerConnection(_Writing):
         self._target, self._headers = b"", []
         self._body_bytes = 0
         self._in_head = True
+        self._expect(HEAD_DEADLINE_S)
 
     def on_url(self, part: bytes) -> None:
         self._target += part
@@ -348,6 +357,7 @@ class ServerConnection(_Writing):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_bytes = 0
+        self._expect(None)
         body = Body(self.transport)
         method = self._parser.get_method().decode("ascii")
         request = Request(method, _origin_form(self._target), self._headers, body, self._peer)
@@ -423,6 +433,8 @@ class ServerConnection(_Writing):
             asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
 
     async def _next(self) -> _Exchange:
+        if not self._requests and not self._in_head and self._current is None:
+            self._expect(IDLE_S)
         while not self._requests:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
@@ -430,11 +442,25 @@ class ServerConnection(_Writing):
             self.transport.resume_reading()
         return self._requests.popleft()
 
+    def _expect(self, seconds: float | None) -> None:
+        """Give the client so long for what comes next; None: there is no hurry."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._in_head:
+            late = f"the head did not arrive within {HEAD_DEADLINE_S:g} s"
+            self._refuse(HttpError(400, "invalid_request", late))
+        self.transport.close()
+
     def _refusal_of(self, request: Request) -> HttpError | None:
         if sum(len(name) + len(value) + 4 for name, value in request.headers) > MAX_HEAD_BYTES:
             return _too_large_head()
         if len(request.target) > MAX_TARGET_BYTES:
-            return HttpError(414, "uri_too_long", f"the target exceeds {MAX_TARGET_BYTES} bytes")
+            return _too_long_target()
         if int(request.header(b"content-length") or 0) > MAX_BODY_BYTES:
             return _too_large_body()
         return None
@@ -667,6 +693,10 @@ def _reason(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode()
     except ValueError:
         return b"Unknown"
+
+
+def _too_long_target() -> HttpError:
+    return HttpError(414, "uri_too_long", f"the target exceeds {MAX_TARGET_BYTES} bytes")
 
 
 def _too_large_head() -> HttpError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import pytest
+
 from common.domain.command import Kind
 from common.domain.events import AGENT, Event, NewEvent
 from common.domain.identifiers import new_id
@@ -186,3 +188,18 @@ def test_a_position_can_be_used_again(world: World) -> None:
     once = world.events.project_news("demo", position, output=True, limit=3)
     twice = world.events.project_news("demo", position, output=True, limit=3)
     assert once.events == twice.events
+
+
+@pytest.mark.row(16)
+def test_a_position_that_names_another_projects_command_shows_none_of_it(world: World) -> None:
+    """Whatever a client has put into its Last-Event-ID: the project is what it reads."""
+    world.project()
+    world.project("other")
+    _, caller = world.key()
+    start = world.events.project_now("demo")
+    foreign = world.submit(caller, "other").command
+    own = world.submit(caller).command
+    for seen in ({}, {foreign.id: 0}, {foreign.id: 0, own.id: 0}):
+        forged = Position(start.horizon, seen)
+        page = world.events.project_news("demo", forged, output=True, limit=100)
+        assert {event.command_id for event in page.events} == {own.id}

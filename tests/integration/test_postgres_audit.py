@@ -125,6 +125,7 @@ def test_retention_takes_the_oldest_and_leaves_a_chain_that_holds(trail: Trail) 
     assert trail.verdict() == (0, 5, "changed")
 
 
+@pytest.mark.row(73)
 def test_the_applications_role_can_append_and_nothing_else(trail: Trail) -> None:
     """It works with every right it needs, and cannot rewrite the trail, its chain or the schema."""
     trail.sql(

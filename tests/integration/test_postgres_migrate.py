@@ -22,7 +22,9 @@ from common.adapters.postgres.pool import Database
 from common.adapters.postgres.statements import parse, statements
 from common.adapters.postgres.status import PgStatus
 from common.adapters.postgres.target import Target
+from common.bootstrap import App
 from common.domain.errors import Unavailable
+from common.settings import read
 
 RunSql = Callable[..., list[list[object]]]
 _numbers = itertools.count()
@@ -47,6 +49,13 @@ def write(folder: Path, **files: str) -> Path:
 def test_the_code_knows_its_schema() -> None:
     """SCHEMA_VERSION is the newest migration there is."""
     assert shipped()[-1].version == SCHEMA_VERSION
+
+
+def test_it_goes_past_a_pooler(empty: str) -> None:
+    """Where a direct address is given: behind a pooler no session keeps the lock it took."""
+    nowhere = "postgresql://nobody@127.0.0.1:1/rdev"
+    App(read({"RDEV_DATABASE_URL": nowhere, "RDEV_DATABASE_LISTEN_URL": empty})).migrate()
+    assert migrate(empty) == []
 
 
 def test_a_second_run_changes_nothing(empty: str, run_sql: RunSql) -> None:

@@ -322,6 +322,7 @@ def test_a_stopping_process_sends_its_clients_elsewhere() -> None:
     run(main)
 
 
+@pytest.mark.row(3)
 def test_a_revoked_key_loses_its_streams() -> None:
     """Each key is asked about; the streams of one that is no longer valid end, others go on."""
     asked: list[UUID] = []
@@ -373,6 +374,7 @@ def test_a_check_that_fails_closes_nothing() -> None:
     run(main, replace(QUIET, recheck_s=0.0), recheck)
 
 
+@pytest.mark.row(34)
 def test_a_key_has_so_many_streams() -> None:
     """The one too many is told when to come back; a closed one makes room; admins have no limit."""
 

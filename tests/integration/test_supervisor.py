@@ -385,6 +385,7 @@ def test_a_missing_program_is_127_with_its_message(bench: Bench) -> None:
 # --- where it may run ---
 
 
+@pytest.mark.row(48)
 def test_a_symlink_out_of_the_workspace_is_refused(bench: Bench) -> None:
     """A cwd that resolves to outside fails the start; one that stays inside is fine."""
     (bench.directory / "inside").mkdir()

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import functions_framework.aio
 import pytest
 
 import common.bootstrap
 from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.commands import MemoryCommandStore
+from common.adapters.memory.events import MemoryEventReader
 from common.adapters.memory.keys import MemoryKeyStore
 from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.projects import MemoryProjectStore
@@ -22,7 +22,9 @@ from common.domain.identifiers import new_id
 from common.domain.keys import ApiKey, Caller, RateLimit
 from common.domain.project import FoundProject
 from common.domain.scopes import ALL
+from common.entrypoints import serve
 from common.ports.commands import Origin
+from common.services.tailing import Tailer
 from common.settings import read
 from tests.unit import fakes
 from tests.unit.conftest import Client
@@ -73,9 +75,12 @@ class House:
         [row] = [r for r in self.state.keys.values() if r.hash == keys.hash_of(text)]
         return identifiers.show(identifiers.KEY, row.key.id)
 
+    def tailer(self) -> Tailer:
+        """A real one, for one request: it belongs to the request's loop."""
+        return Tailer(MemoryEventReader(self.state), self.app.signals, self.app.bell)
+
     def client(self, function: str, key: str | None = None, peer: str = "127.0.0.1") -> Client:
-        source = str(FUNCTIONS / function / "main.py")
-        app = functions_framework.aio.create_asgi_app("handle", source, "http")
+        app, _ = serve.asgi(str(FUNCTIONS / function / "main.py"))
         return Client(app, key, (peer, 1))
 
 
@@ -86,6 +91,7 @@ def make_house(monkeypatch: pytest.MonkeyPatch) -> Callable[..., House]:
     def make(**environment: str) -> House:
         house = House(environment)
         monkeypatch.setattr(common.bootstrap, "app", lambda: house.app)
+        monkeypatch.setattr(serve, "app", lambda: house.app)
         return house
 
     return make

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from common.adapters.memory.keys import MemoryKeyStore
-from common.domain import keys
+from common.domain import keys, sse
 from common.domain.audit import AuditFilter
 from common.domain.command import State
 from common.domain.launch import job_for
+from common.ports.keys import Grant
+from infra.generation import declared
 from tests.security.conftest import ONE_A_MINUTE, House
 
 SHELL = {"project": "demo", "kind": "shell", "script": "true"}
@@ -71,6 +73,31 @@ def test_a_wrong_key_reads_like_an_unknown_one(house: House, wrong: Callable[[st
     assert answer.json() | {"request_id": ""} == unknown.json() | {"request_id": ""}
 
 
+@pytest.mark.parametrize(
+    ("sent", "calls"),
+    [
+        pytest.param(lambda _: "x", 0, id="row-2-malformed"),
+        pytest.param(lambda _: "rdev_" + "A" * 50_000, 0, id="row-2-oversized"),
+        pytest.param(lambda good: good[:-1] + "!", 0, id="row-2-checksum"),
+        pytest.param(lambda _: keys.new_key(), 1, id="row-2-unknown"),
+        pytest.param(of_same_prefix, 1, id="row-6-right-prefix-wrong-secret"),
+    ],
+)
+def test_what_a_wrong_key_costs_tells_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, sent: Callable[[str], str], calls: int
+) -> None:
+    """One question to the database whatever of a key is right, none for what anybody can see."""
+    good, asked = house.key(), []
+
+    def authorise(key_hash: bytes, *_args: object, **_more: object) -> Grant:
+        asked.append(key_hash)
+        return Grant("unknown", None)
+
+    monkeypatch.setattr(house.key_store, "authorise", authorise)
+    refused(house.client("keys", sent(good)).get("/v1/keys"), 401, "unauthorized")
+    assert [len(digest) for digest in asked] == [32] * calls
+
+
 def test_row_3_a_revoked_key_is_refused_by_the_next_request(house: House) -> None:
     """Its waiting commands end as key_revoked; that streams close is test_stream_http.py's."""
     admin, doomed = house.key(), house.key()
@@ -97,7 +124,8 @@ def test_row_5_two_keys(house: House) -> None:
         refused(answer, 401, "unauthorized")
 
 
-def test_row_7_and_8_a_key_is_shown_once_and_stored_nowhere(house: House) -> None:
+@pytest.mark.row(7, 8)
+def test_a_key_is_shown_once_and_stored_nowhere(house: House) -> None:
     """Neither another answer nor anything that is stored holds its text."""
     client = house.client("keys", house.key())
     made = client.post("/v1/keys", content=dumped({"name": "ci", "scopes": ["audit:read"]}))
@@ -191,6 +219,20 @@ def test_row_15_filters_do_not_widen(house: House) -> None:
         assert [item["project"] for item in items] == seen
 
 
+@pytest.mark.parametrize("last", ["0", "1", "2", "1000000"])
+def test_row_16_a_place_in_a_foreign_stream_opens_nothing(house: House, last: str) -> None:
+    """404 as for no such command or project; a cursor of another project is none of this one."""
+    foreign = submitted(house, house.key(), project="other").json()["id"]
+    client = house.client("stream", house.key(projects={"demo"}))
+    for path in (f"commands/{foreign}", "commands/cmd_" + "0" * 32, "projects/other"):
+        house.app.__dict__["tailer"] = house.tailer()
+        answer = client.get(f"/v1/streams/{path}", headers={"last-event-id": last})
+        refused(answer, 404, "not_found")
+    house.app.__dict__["tailer"] = house.tailer()
+    cursor = {"last-event-id": sse.encode_cursor("other", int(last), {})}
+    refused(client.get("/v1/streams/projects/demo", headers=cursor), 400, "invalid_request")
+
+
 def test_row_17_idempotency_belongs_to_a_key(house: House) -> None:
     """Another key's Idempotency-Key with the same body is a command of one's own."""
     ids = set()
@@ -203,11 +245,56 @@ def test_row_17_idempotency_belongs_to_a_key(house: House) -> None:
     assert len(ids) == 2
 
 
+def test_row_18_a_list_with_one_foreign_item_is_refused_whole(house: House) -> None:
+    """Nothing of it is done, also what would have been allowed by itself."""
+    client = house.client("keys", house.key("keys:admin", projects={"demo"}))
+    before = len(house.state.keys)
+    wanted = {"name": "x", "scopes": ["keys:admin"], "projects": ["demo", "other"]}
+    assert client.post("/v1/keys", content=dumped(wanted)).status_code == 403
+    assert len(house.state.keys) == before
+
+
+# Bodies that hold several things, each with its test that one foreign item refuses all.
+BATCHES: set[str] = set()
+
+
+def test_row_18_no_other_door_takes_a_batch() -> None:
+    """No body is a list, or holds a list of things that have ids or projects of their own."""
+    batches = {
+        f"{route.method} {route.path}"
+        for function in declared.functions()
+        for route in function.routes
+        if route.body is not None and _is_batch(route.body.json_schema())
+    }
+    assert batches == BATCHES
+
+
+def _is_batch(schema: dict[str, Any]) -> bool:
+    return schema.get("type") == "array" or any(
+        "project" in names or pattern.startswith(("^cmd_", "^key_"))
+        for names, pattern in _items_of(schema)
+    )
+
+
+def _items_of(schema: Any) -> Iterator[tuple[list[str], str]]:
+    """Of every list in a schema: what its items' fields are called, and what they look like."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("items"), dict):
+            items = schema["items"]
+            yield list(items.get("properties", {})), items.get("pattern", "")
+        for value in schema.values():
+            yield from _items_of(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _items_of(value)
+
+
 # -- addresses -------------------------------------------------------------------------------------
 
 ALLOWED = ("203.0.113.7/32", "2001:db8::/32")
 
 
+@pytest.mark.row(19, 20, 21, 22, 23, 24)
 @pytest.mark.parametrize(
     ("peer", "lines", "known"),
     [
@@ -225,7 +312,7 @@ ALLOWED = ("203.0.113.7/32", "2001:db8::/32")
         pytest.param("10.0.0.1", ["10.0.0.2, 10.0.0.3"], False, id="row-23-all-trusted"),
     ],
 )
-def test_rows_19_to_24_an_address_is_what_trusted_proxies_say(
+def test_an_address_is_what_trusted_proxies_say(
     make_house: Any, peer: str, lines: list[str], known: bool
 ) -> None:
     """403 ip_not_allowed for the rest, with both addresses on record; other headers say nothing."""
@@ -338,12 +425,25 @@ def test_row_42_a_project_is_a_plain_name(house: House, name: str) -> None:
     refused(submitted(house, house.key(), project=name), 422, "invalid_field")
 
 
+@pytest.mark.parametrize(
+    "cwd",
+    ["/", "/etc", "..", "../x", "a/../../b", "./..", "a/..", "\x00", "x" * 1025],
+    ids=lambda cwd: f"row-48-{cwd[:10]!r}",
+)
+def test_a_folder_is_one_of_the_workspace(house: House, cwd: str) -> None:
+    """4xx for what would lie outside; symbolic links are the supervisor's to see."""
+    answer = submitted(house, house.key(), cwd=cwd)
+    assert answer.status_code == (400 if "\0" in cwd else 422)
+    assert house.state.commands == {}
+
+
 # -- programs --------------------------------------------------------------------------------------
 
 META = "x; touch /tmp/canary; $(touch /tmp/canary) `touch /tmp/canary` | & > < ' \" \\"
 
 
-def test_row_45_and_46_text_stays_text(house: House) -> None:
+@pytest.mark.row(45, 46)
+def test_text_stays_text(house: House) -> None:
     """A script is one argument of `sh -c`; every other argument is itself."""
     key = house.key()
     submitted(house, key, script=META)
@@ -430,11 +530,39 @@ def test_row_72_a_bug_tells_nothing(house: House, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("method", ["TRACE", "TRACK", "CONNECT", "PUT", "FOO"])
 def test_row_74_other_methods_are_not_possible(house: House, method: str) -> None:
-    """405 from us, or from the framework for methods of no API; no header names a version."""
+    """405 with the methods that are, and no header names a server."""
     answer = house.client("keys", house.key()).request(method, "/v1/keys")
-    assert answer.status_code == 405
-    assert method not in answer.headers["allow"].split(", ")
-    if method == "PUT":
-        refused(answer, 405, "method_not_allowed")
-        assert answer.headers["allow"] == "GET, HEAD, POST"
+    refused(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, HEAD, POST"
     assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("/v1/keys%0A", 400, id="row-39-line-end"),
+        pytest.param("/v1/keys/x%0Ay", 400, id="row-39-line-within"),
+        pytest.param("/v1/keys/%00", 400, id="row-38-nul"),
+        pytest.param("/v1/keys/%ff", 400, id="row-37-no-utf8"),
+        pytest.param("/v1/keys/%ed%a0%80", 400, id="row-37-surrogate"),
+        pytest.param("/v1/keys/%c0%ae%c0%ae", 400, id="row-42-overlong"),
+        pytest.param("/v1/keys/%2e%2e%2f", 404, id="row-42-dots"),
+        pytest.param("/v1/keys/..", 404, id="row-42-parent"),
+        pytest.param("/v1/keys/", 404, id="row-42-empty"),
+        pytest.param("/v1/keys//x", 404, id="row-42-twice"),
+        pytest.param("/v1/keys/%E2%80%AE", 404, id="row-40-bidi"),
+        pytest.param("/robots.txt", 404, id="row-42-robots"),
+        pytest.param("/favicon.ico", 404, id="row-42-favicon"),
+        pytest.param("/%", 404, id="row-42-percent"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "PROPFIND"])
+def test_an_odd_path_is_a_problem_too(house: House, method: str, path: str, status: int) -> None:
+    """The same form as every refusal, whatever part of the stack says it."""
+    answer = house.client("keys", house.key()).request(method, path)
+    codes = {400: {"invalid_request"}, 404: {"not_found"}}
+    if answer.status_code == 405:
+        codes[405], status = {"method_not_allowed"}, 405
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] in codes[status]

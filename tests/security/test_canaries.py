@@ -11,8 +11,11 @@ from common.adapters.postgres.connection import Connection
 from common.adapters.postgres.target import Target
 from infra.local.postgres import EmbeddedPostgres
 from tests.harness.running import Rdev, until
+from tests.security.test_secrets import found_in
 
-ENV, PROMPT, MESSAGE = "c4n4ry-env-71d2", "c4n4ry-prompt-09ab", "c4n4ry-refused-5e5e"
+# The last two have the shapes that scanners know, put together only here.
+ENV, MESSAGE = "c4n4ry-env-71d2", "c4n4ry-refused-5e5e"
+PROMPT, TOKEN = "gh" + "p_" + "c4n4ry" * 6, "sk-ant-" + "api03-" + "c4n4ry" * 16
 
 
 @pytest.fixture
@@ -54,6 +57,7 @@ def command_lines() -> str:
     return "\n".join(found)
 
 
+@pytest.mark.row(7, 69, 71)
 def test_no_secret_is_where_it_could_be_read_again(rdev: Rdev) -> None:
     """Not in logs, the audit trail, events, error bodies, a dump of the database, or argv."""
     with rdev.client() as client:
@@ -71,10 +75,10 @@ def test_no_secret_is_where_it_could_be_read_again(rdev: Rdev) -> None:
         client.post("/v1/queue/demo/resume")
     with rdev.client(made["key"]) as client:
         assert client.post("/v1/commands", json=wrong).status_code == 403
-    running = rdev.submit(script='test -n "$TOKEN" && sleep 600', env={"TOKEN": ENV})
+    running = rdev.submit(script='test -n "$TOKEN" && sleep 600', env={"TOKEN": ENV, "API": TOKEN})
     until("it runs", lambda: rdev.get(running["id"])["state"] == "running")
     assert ENV not in command_lines()
-    assert rdev.get(running["id"])["spec"]["env"] == {"TOKEN": None}
+    assert rdev.get(running["id"])["spec"]["env"] == {"TOKEN": None, "API": None}
     everything = dump(rdev)
     assert ENV not in everything
     with rdev.client() as client:
@@ -88,9 +92,11 @@ def test_no_secret_is_where_it_could_be_read_again(rdev: Rdev) -> None:
     for secret in secrets:
         assert secret not in everything
         assert secret[14:] not in everything + printed
-    for canary in (ENV, PROMPT, MESSAGE):
+    for canary in (ENV, TOKEN, PROMPT, MESSAGE):
         assert canary not in trail
         assert canary not in printed
+    assert found_in(printed.encode()) == []
+    assert {*found_in(PROMPT.encode()), *found_in(TOKEN.encode())}  # they would have been seen
     with rdev.client() as client:
         assert client.get("/v1/audit/verify").json()["ok"] is True
         assert client.get("/v1/usage?by=project").json()["items"][0]["project"] == "demo"

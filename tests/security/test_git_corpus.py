@@ -95,7 +95,12 @@ ADDRESSES: list[list[str]] = [
 ]
 ROWS = [
     pytest.param(args, id=f"{row}-{number}-{args[0]}")
-    for row, corpus in (("51", PROGRAMS), ("52", FILES), ("53", SHORTENED), ("54", ADDRESSES))
+    for row, corpus in (
+        ("row-51", PROGRAMS),
+        ("row-52", FILES),
+        ("row-53", SHORTENED),
+        ("row-54", ADDRESSES),
+    )
     for number, args in enumerate(corpus)
 ]
 

@@ -320,6 +320,7 @@ def test_a_length_that_is_no_number_is_a_bad_request(world: World, length: str) 
     assert answer["status"] == 400
 
 
+@pytest.mark.row(27)
 def test_a_declared_length_over_the_limit_is_refused_unread(world: World) -> None:
     """Not one byte of the body is waited for."""
     answer = exchange(world, scope_of(world, **{"content-length": str(1 << 40)}), [])
@@ -333,6 +334,7 @@ def test_a_client_that_goes_away_is_no_error_of_ours(world: World) -> None:
     assert world.calls == []
 
 
+@pytest.mark.row(33)
 def test_a_body_that_does_not_arrive_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

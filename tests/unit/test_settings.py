@@ -65,3 +65,15 @@ def test_listening_goes_to_the_database_unless_told_otherwise() -> None:
     assert read({"RDEV_DATABASE_URL": "a"}).listen == "a"
     both = {"RDEV_DATABASE_URL": "a", "RDEV_DATABASE_LISTEN_URL": "b"}
     assert read(both).listen == "b"
+
+
+def test_secrets_are_known_for_what_they_are() -> None:
+    """Keys, and passwords of addresses as they are written and as they are meant."""
+    given = read(
+        {
+            "RDEV_SECRET_KEYS": "one,two",
+            "RDEV_DATABASE_URL": "postgresql://app:p%40ss@db:5432/rdev",
+            "RDEV_DATABASE_LISTEN_URL": "postgresql://app@/rdev?host=/run",
+        }
+    )
+    assert set(given.secrets) == {"one", "two", "p%40ss", "p@ss", ""}

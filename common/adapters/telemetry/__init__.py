@@ -8,13 +8,22 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+from common.domain.redaction import Redactor
 
-def start(service: str, log_level: str) -> None:
-    """Configure this process; call once, after any fork."""
+
+def start(service: str, log_level: str, redact: Redactor | None = None) -> None:
+    """Configure this process; call once, after any fork. Lines go out without secrets."""
+    redact = redact or Redactor()
+    to_json = structlog.processors.JSONRenderer()
+
+    def rendered(logger: Any, name: str, event: structlog.typing.EventDict) -> str:
+        return redact(str(to_json(logger, name, event)))
+
     level = logging.getLevelNamesMapping().get(log_level.upper(), logging.INFO)
     structlog.configure(
         processors=[
@@ -26,7 +35,7 @@ def start(service: str, log_level: str) -> None:
                 ExceptionDictTransformer(show_locals=False, max_frames=20)
             ),
             structlog.processors.EventRenamer("msg"),
-            structlog.processors.JSONRenderer(),
+            rendered,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
@@ -36,8 +45,21 @@ def start(service: str, log_level: str) -> None:
         service=service, revision=os.environ.get("K_REVISION", "local")
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:  # what libraries say, uvicorn for one
+        handler.setFormatter(_Redacted(redact))
     if wanted():
         _export(service)
+
+
+class _Redacted(logging.Formatter):
+    """Level, name and message of a line of somebody else's, with its traceback."""
+
+    def __init__(self, redact: Redactor) -> None:
+        super().__init__(logging.BASIC_FORMAT)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redact(super().format(record))
 
 
 def wanted() -> bool:

@@ -57,6 +57,13 @@ def _small(text: str) -> str:
     return text
 
 
+def _inside(path: str) -> str:
+    """By its text; where symbolic links lead is for the workspace to see (`cwd_outside`)."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError("must be a folder of the workspace, relative to it and without ..")
+    return path
+
+
 ProjectName = Annotated[str, AfterValidator(_project)]
 Env = Annotated[dict[str, str], AfterValidator(_env)]
 Argument = Annotated[str, AfterValidator(_small)]
@@ -78,7 +85,7 @@ class _Common(Body):
     priority: PriorityName = "normal"
     timeouts: TimeoutsBody = TimeoutsBody()
     env: Env = Field(default_factory=dict)
-    cwd: Annotated[str, Field(min_length=1, max_length=1024)] = "."
+    cwd: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_inside)] = "."
     labels: Labels = Field(default_factory=dict)
     run_at: AwareDatetime | None = None
     if_busy: Literal["queue", "reject"] = "queue"
