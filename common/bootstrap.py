@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from common.ports.projects import ProjectSource, ProjectStore
     from common.ports.queue import Claim, Queue
     from common.ports.sealer import Sealer
+    from common.ports.sessions import SessionStore
     from common.ports.signals import Signals
     from common.ports.status import SystemStatus
     from common.ports.upkeep import Upkeep
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from common.services.read_commands import ReadCommands
     from common.services.read_output import ReadOutput
     from common.services.read_projects import ReadProjects
+    from common.services.read_sessions import ReadSessions
     from common.services.refusals import Refusals
     from common.services.relay import Relay
     from common.services.repair import Repair
@@ -121,6 +123,12 @@ class App:
         from common.adapters.postgres.projects import PgProjectStore
 
         return PgProjectStore(self.database)
+
+    @cached_property
+    def sessions(self) -> SessionStore:
+        from common.adapters.postgres.sessions import PgSessionStore
+
+        return PgSessionStore(self.database)
 
     @cached_property
     def audit(self) -> AuditLog:
@@ -309,6 +317,12 @@ class App:
         from common.services.read_projects import ReadProjects
 
         return ReadProjects(self.projects)
+
+    @cached_property
+    def read_sessions(self) -> ReadSessions:
+        from common.services.read_sessions import ReadSessions
+
+        return ReadSessions(self.sessions, self.read_projects)
 
     @cached_property
     def manage_keys(self) -> ManageKeys:

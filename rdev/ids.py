@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from rdev.errors import WrongUsage
 from rdev.text import printable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rdev.http import Api
 
 _DIGITS: Final = 32
+_UUID: Final = 36
 _MOST: Final = 10_000
 """How many resources are searched; beyond that a longer copy of the id is quicker for everybody."""
 _SLACK: Final = 100
@@ -31,6 +33,20 @@ def command_id(api: Api, text: str) -> str:
 def key_id(api: Api, text: str) -> str:
     """The id of the one key that `text` begins; raises WrongUsage for none or several."""
     return _resolve(api, "/v1/keys", "key", text)
+
+
+def session_id(api: Api, project: str, text: str) -> str:
+    """The session of a project that `text` begins; raises WrongUsage for none or several."""
+    if not re.fullmatch(r"[0-9a-f][-0-9a-f]*", text):
+        raise WrongUsage(f"{printable(text)!r} is not a session id or the beginning of one")
+    if len(text) >= _UUID:
+        return text
+    path = f"/v1/projects/{quote(project, safe='')}/sessions"
+    listed = (str(item.get("id", "")) for item in api.pages(path, {}, limit=_MOST))
+    found = [identifier for identifier in listed if identifier.startswith(text)]
+    if len(found) != 1:
+        raise WrongUsage(_none_or_many(text, found), hint="`rdev sessions ls` lists them")
+    return found[0]
 
 
 def _resolve(api: Api, path: str, kind: str, text: str) -> str:

@@ -27,6 +27,7 @@ from rdev.commands.ps import ps
 from rdev.commands.queue import queue
 from rdev.commands.retry import retry
 from rdev.commands.run import run
+from rdev.commands.sessions import sessions
 from rdev.commands.show import show
 from rdev.commands.up import up
 from rdev.commands.usage import usage
@@ -44,7 +45,7 @@ def cli() -> None:
 for _verb in (
     up, doctor, run, claude, git,
     ps, show, logs, wait, cancel, retry,
-    projects, queue, usage, keys, audit, login, whoami, migrate,
+    projects, sessions, queue, usage, keys, audit, login, whoami, migrate,
 ):  # fmt: skip
     cli.add_command(_verb)
 

@@ -16,7 +16,15 @@ from common.domain.events import AGENT, MAX_EVENT_BYTES, OUTPUT, NewEvent, cut, 
 _HEAD: Final = 4096  # enough of a long line to read its type from
 _LONGEST_RESULT: Final = 4 * 1024 * 1024  # of a longer one only the type is known
 _LONGEST_TEXT: Final = 256 * 1024  # a longer result stays in the stream, out of the outcome
-_DECIDES: Final = ("subtype", "is_error", "num_turns", "session_id", "total_cost_usd", "usage")
+_DECIDES: Final = (
+    "subtype",
+    "is_error",
+    "num_turns",
+    "session_id",
+    "total_cost_usd",
+    "usage",
+    "modelUsage",
+)
 
 
 class AgentLines:

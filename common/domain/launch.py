@@ -71,7 +71,7 @@ def run_id(command_id: UUID) -> str:
 
 
 def session_id(command_id: UUID) -> str:
-    """The claude session a new command makes: its own UUID, so that a second run is refused."""
+    """The session a command makes, new or forked: its own UUID, so that a second run is refused."""
     return str(command_id)
 
 

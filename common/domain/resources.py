@@ -13,6 +13,7 @@ from common.domain.events import timestamp
 from common.domain.keys import ApiKey
 from common.domain.oversight import Depth, ProjectQueue, Usage
 from common.domain.project import Project
+from common.domain.session import Session
 
 
 def _time(at: datetime | None) -> str | None:
@@ -62,6 +63,19 @@ def queue_resource(queue: ProjectQueue) -> dict[str, Any]:
         "running": queue.running,
         "oldest_s": queue.oldest_s,
         "by_priority": {label: asdict(depth) for label, depth in depths.items()},
+    }
+
+
+def session_resource(session: Session) -> dict[str, Any]:
+    """A claude session; no prompt, no answer."""
+    busy = session.busy_with
+    return asdict(session) | {
+        "state": "free" if busy is None else "busy",
+        "busy_with": identifiers.show(identifiers.COMMAND, busy) if busy else None,
+        "first_command": identifiers.show(identifiers.COMMAND, session.first_command),
+        "last_command": identifiers.show(identifiers.COMMAND, session.last_command),
+        "started_at": timestamp(session.started_at),
+        "last_used_at": timestamp(session.last_used_at),
     }
 
 

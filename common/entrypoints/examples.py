@@ -72,6 +72,22 @@ KEY: Final[dict[str, Any]] = {
 }
 
 
+SESSION: Final[dict[str, Any]] = {
+    "id": "0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69",
+    "project": "demo",
+    "state": "free",
+    "busy_with": None,
+    "waiting": 0,
+    "forked_from": None,
+    "model": "claude-opus-5-5",
+    "commands": 3,
+    "turns": 12,
+    "cost_usd": 0.25,
+    "first_command": _ID,
+    "last_command": "cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a70",
+    "started_at": "2026-01-01T00:00:00.000Z",
+    "last_used_at": "2026-01-01T01:00:00.000Z",
+}
 _NONE: Final = {"queued": 0, "running": 0, "oldest_s": None}
 QUEUE: Final[dict[str, Any]] = {
     "project": "demo",

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar
 from uuid import UUID
 
 from common.domain import identifiers
 from common.domain.errors import InvalidField, NotFound
 
-
-class HasId(Protocol):
-    @property
-    def id(self) -> UUID: ...
-
-
-T = TypeVar("T", bound=HasId)
+T = TypeVar("T")
+by_id: Callable[[Any], UUID] = attrgetter("id")
 
 
 def page(
-    items: Sequence[T], limit: int, prefix: str, shown: Callable[[T], dict[str, Any]]
+    items: Sequence[T],
+    limit: int,
+    prefix: str,
+    shown: Callable[[T], dict[str, Any]],
+    place: Callable[[T], UUID] = by_id,
 ) -> dict[str, Any]:
-    """A page of at most `limit`; `items` holds one more when there is a next page."""
-    cursor = identifiers.show(prefix, items[limit - 1].id) if len(items) > limit else None
+    """A page of at most `limit`; `items` holds one more when there is a next page.
+
+    `place` is what items are ordered by.
+    """
+    cursor = identifiers.show(prefix, place(items[limit - 1])) if len(items) > limit else None
     return {"items": [shown(item) for item in items[:limit]], "next_cursor": cursor}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from common.domain.accounting import SessionTotal
 from common.domain.command import Command, State
 from common.domain.events import NewEvent
 from common.domain.project import Project
@@ -73,6 +74,10 @@ class Queue(Protocol):
 
     def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
         """claude's newest stored result line, for a follower that came after it was read."""
+        ...
+
+    def session_total(self, command_id: UUID) -> SessionTotal | None:
+        """What the session that a command goes on with had cost, as its last command told it."""
         ...
 
     def mark_running(self, command_id: UUID, token: int) -> UUID:

@@ -12,13 +12,15 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, TypeVar, cast
 
 from common.domain import mcp
+from common.domain.accounting import NOTHING, SessionTotal, bill, usage_event
 from common.domain.agent import AgentLines
 from common.domain.command import Kind, Reason, State
 from common.domain.errors import Unavailable
-from common.domain.events import NewEvent
+from common.domain.events import TRUNCATED, USAGE, NewEvent
 from common.domain.launch import job_for, run_id
 from common.domain.outcome import EMPTY_SHA256, Conclusion, conclude, lost, never_ran
 from common.domain.workspace import (
@@ -395,7 +397,21 @@ class Follower:
             if not whole:
                 telemetry.invariant_violation.add(1, {"name": "output_mismatch"})
                 return self._lost(Reason.OUTPUT_MISMATCH)
-        return conclude(self.command.kind, record, self._result_line(), separate=self._separate)
+        result = self._result_line()
+        end = conclude(self.command.kind, record, result, separate=self._separate)
+        return end if result is None else self._billed(end, result)
+
+    def _billed(self, end: Conclusion, result: dict[str, object]) -> Conclusion:
+        """With what this command alone has cost, and the event that says so."""
+        agent = end.outcome["agent"] | bill(result, self._spent_before())
+        outcome = end.outcome | {"agent": agent}
+        used = NewEvent.of(USAGE, usage_event(outcome))
+        return replace(end, outcome=outcome, said=(*end.said, used))
+
+    def _spent_before(self) -> SessionTotal | None:
+        """What the session had cost when this command came; None: rdev does not know."""
+        session = self.command.spec.get("session") or {}
+        return self._queue.session_total(self.command.id) if session.get("id") else NOTHING
 
     def _result_line(self) -> dict[str, object] | None:
         """claude's result: seen by this follower, or stored by the one before it."""
@@ -427,7 +443,7 @@ class Follower:
 
     def _finish(self, end: Conclusion) -> None:
         event = self._queue.finish(self.command.id, self.token, end.state, end.outcome, end.said)
-        telemetry.output_truncated.add(len(end.said))
+        telemetry.output_truncated.add(sum(event.type == TRUNCATED for event in end.said))
         self._wakeups.state(self.command.id, self.command.project)
         self._relay.soon(event)
         attributes = {"kind": str(self.command.kind), "outcome": str(end.state)}

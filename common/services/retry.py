@@ -54,7 +54,7 @@ def _servers(command: Command) -> dict[str, dict[str, Any]]:
 def _again(first: Command, env: dict[str, str], mcp_secrets: mcp.Secrets) -> NewCommand:
     new = identifiers.new_id()
     session = first.session
-    if first.kind is Kind.CLAUDE and session == session_id(first.id):
+    if first.kind is Kind.CLAUDE and (first.spec.get("session") or {}).get("mode") != "resume":
         session = session_id(new)
     return NewCommand(
         id=new,

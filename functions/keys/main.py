@@ -7,7 +7,8 @@ from common.domain.resources import key_resource
 from common.entrypoints import examples, pages
 from common.entrypoints.call import Call, Reply
 from common.entrypoints.function import Function
-from common.entrypoints.models.keys import CreateKey, ListKeys, RotateKey, UpdateKey
+from common.entrypoints.models.base import PageQuery
+from common.entrypoints.models.keys import CreateKey, RotateKey, UpdateKey
 from common.ports.keys import CreatedKey
 
 function = Function(
@@ -35,10 +36,10 @@ def _with_text(created: CreatedKey, text: str | None) -> Reply:
     return Reply(resource, 201, headers)
 
 
-@function.get("/v1/keys", summary="List keys, newest first", scope="keys:admin", query=ListKeys,
+@function.get("/v1/keys", summary="List keys, newest first", scope="keys:admin", query=PageQuery,
               answer="KeyPage", answer_example=examples.page_of(examples.KEY))  # fmt: skip
 def listed(call: Call) -> Reply:
-    q: ListKeys = call.query
+    q: PageQuery = call.query
     found = call.app.manage_keys.many(
         pages.before(identifiers.KEY, q.cursor), q.limit + 1, call.caller
     )

@@ -61,6 +61,7 @@ _PATH_PARAMETERS: Final = {
     ("stream", "id"): ("cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69", "the command's id"),
     ("keys", "id"): ("key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60", "the key's id"),
     ("projects", "project"): ("demo", "the project's name"),
+    ("projects", "id"): ("0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69", "the session's id"),
     ("queue", "project"): ("demo", "the project's name"),
     ("stream", "project"): ("demo", "the project's name"),
 }
@@ -68,6 +69,7 @@ _EVENTS: Final[dict[str, type[BaseModel]]] = {
     "state": resources.StateEvent,
     "output": resources.OutputEvent,
     "agent": resources.AgentEvent,
+    "usage": resources.UsageEvent,
     "truncated": resources.TruncatedEvent,
     "gap": resources.GapEvent,
     "end": resources.Command,

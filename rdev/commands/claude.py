@@ -6,13 +6,14 @@ import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
+from rdev import ids
 from rdev.app import App
 from rdev.errors import WrongUsage
 from rdev.options import TEXT, Decorator, F, submit_options
-from rdev.resources import Command
 from rdev.submission import Showing, Wishes, see_through, start
 from rdev.text import require_utf8
 from rdev.verb import Verb
@@ -20,8 +21,6 @@ from rdev.verb import Verb
 if TYPE_CHECKING:
     from rdev.http import Api
 
-_MOST_SEARCHED = 500
-"""Commands that `--continue` looks through for the latest session."""
 _MODES = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan")
 
 
@@ -142,16 +141,15 @@ def _session(
         if fork or if_session_busy:
             raise WrongUsage("--fork and --if-session-busy need --session or --continue")
         return None
-    chosen = session or _latest_session(api, project)
+    chosen = ids.session_id(api, project, session) if session else _latest_session(api, project)
     busy = {"if_busy": if_session_busy} if if_session_busy else {}
     return {"mode": "fork" if fork else "resume", "id": chosen, **busy}
 
 
 def _latest_session(api: Api, project: str) -> str:
-    """The session of the newest claude command that has one."""
-    asked = {"project": project, "kind": "claude"}
-    for item in api.pages("/v1/commands", asked, limit=_MOST_SEARCHED):
-        session = Command.parse(item).session_id
-        if session is not None:
-            return session
+    """The session that was used last."""
+    path = f"/v1/projects/{quote(project, safe='')}/sessions"
+    for item in api.pages(path, {}, limit=1):
+        if isinstance(item, dict) and isinstance(item.get("id"), str):
+            return str(item["id"])
     raise WrongUsage(f"there is no session in {project} to continue")

@@ -19,6 +19,7 @@ from common.adapters.memory.outbox import MemoryOutbox
 from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.projects import MemoryProjectStore
 from common.adapters.memory.queue import MemoryQueue
+from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.signals import MemorySignals
 from common.adapters.memory.state import MemoryState
 from common.adapters.memory.status import MemoryStatus
@@ -32,6 +33,7 @@ from common.adapters.postgres.oversight import PgOversight
 from common.adapters.postgres.pool import Database
 from common.adapters.postgres.projects import PgProjectStore
 from common.adapters.postgres.queue import PgQueue
+from common.adapters.postgres.sessions import PgSessionStore
 from common.adapters.postgres.signals import PgSignals
 from common.adapters.postgres.status import PgStatus
 from common.adapters.postgres.upkeep import PgUpkeep
@@ -48,6 +50,7 @@ from common.ports.outbox import Outbox
 from common.ports.oversight import Oversight
 from common.ports.projects import ProjectStore
 from common.ports.queue import Claim, Queue
+from common.ports.sessions import SessionStore
 from common.ports.signals import Listening, Signals
 from common.ports.status import SystemStatus
 from common.ports.upkeep import Upkeep
@@ -76,6 +79,7 @@ class World:
     status: SystemStatus
     audit: AuditLog
     oversight: Oversight
+    sessions: SessionStore
     pass_time: Callable[[float], None]
     pause: Callable[[str, bool], None]
     _listening: list[Listening] = field(default_factory=list)
@@ -218,6 +222,7 @@ def memory_world() -> World:
         MemoryStatus(state),
         MemoryAuditLog(state),
         MemoryOversight(state),
+        MemorySessionStore(state),
         pass_time,
         pause,
     )
@@ -263,6 +268,7 @@ def postgres_world(db: Database) -> World:
         PgStatus(db),
         PgAuditLog(db),
         PgOversight(db),
+        PgSessionStore(db),
         pass_time,
         pause,
     )

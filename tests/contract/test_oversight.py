@@ -99,6 +99,22 @@ def test_usage_adds_up_whatever_it_is_told_apart_by(spent: World) -> None:
     assert total.seconds >= 0
 
 
+def test_a_command_counts_in_every_model_it_used(spent: World) -> None:
+    """Once where models are not told apart; the outcome's models win over the one asked for."""
+    _, caller = spent.key()
+    models = {"opus": {"cost_usd": 2, "input_tokens": 7}, "haiku": {"cost_usd": 1}}
+    outcome = {"reason": "exit_zero", "agent": {"cost_usd": 3, "models": models}}
+    spent.submit(caller, "two", kind=Kind.CLAUDE, spec={"options": {"model": "alias"}})
+    claim = spent.claimed("two")
+    spent.queue.mark_running(claim.command.id, claim.token)
+    spent.queue.finish(claim.command.id, claim.token, State.SUCCEEDED, outcome)
+    assert used(spent) == [(None, None, 4, 3.75, 22)]
+    assert used(spent, "model") == [(None, "haiku", 2, 1.0, 0), (None, "opus", 3, 2.75, 22)]
+    assert used(spent, "project", model="opus", projects=frozenset({"two"})) == [
+        ("two", None, 2, 2.25, 12)
+    ]
+
+
 def test_usage_is_narrowed_by_every_filter(spent: World) -> None:
     """Projects, model and time; nothing fits is no sum at all."""
     assert used(spent, projects=frozenset({"two"})) == [(None, None, 1, 0.25, 5)]

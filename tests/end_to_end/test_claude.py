@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from infra.local.claude import path_with_claude
 from tests.harness.messages_api import MessagesApi, stand_in, text, tool
-from tests.harness.running import Rdev
+from tests.harness.running import Rdev, until
 
 pytestmark = pytest.mark.skipif(
     not path_with_claude("").strip(":"), reason="no claude here: uv sync --extra claude"
@@ -75,6 +76,90 @@ def test_a_session_is_resumed_by_its_id(claude: Rdev, model: MessagesApi) -> Non
     second = run(claude, model, [text("two")], prompt="which word", session=session)
     assert second["state"] == "succeeded"
     assert "heron" in json.dumps(model.requests[0]["messages"])
+    # claude tells the session's total; the command is billed its own part, and its own tokens.
+    assert second["outcome"]["agent"]["session_total"]["cost_usd"] == pytest.approx(
+        cost(first) + cost(second)
+    )
+    assert cost(second) == pytest.approx(cost(first))
     unknown = {"mode": "resume", "id": "00000000-0000-4000-8000-000000000000"}
     lost = run(claude, model, [text("three")], prompt="hi", session=unknown)
     assert lost["state"] == "failed"
+
+
+def cost(command: dict[str, Any]) -> float:
+    return float(command["outcome"]["agent"]["cost_usd"])
+
+
+def test_a_fork_is_a_session_of_its_own(claude: Rdev, model: MessagesApi) -> None:
+    """It knows what its source knew, has its own id and costs its own part; usage adds up."""
+    first = run(claude, model, [text("one")], prompt="remember the word egret")
+    source = first["session_id"]
+    fork = {"mode": "fork", "id": source}
+    copy = run(claude, model, [text("two")], prompt="which word", session=fork)
+    assert "egret" in json.dumps(model.requests[0]["messages"])
+    own = copy["session_id"]
+    assert own == copy["outcome"]["agent"]["session_id"] != source
+    again = run(claude, model, [text("3")], prompt="x", session={"mode": "resume", "id": own})
+    with claude.client() as client:
+        page = client.get("/v1/projects/demo/sessions", params={"limit": 2}).json()
+        one = client.get(f"/v1/projects/demo/sessions/{own}").json()
+    assert [s["id"] for s in page["items"]] == [own, source]
+    assert page["items"][0] == one
+    assert (one["forked_from"], one["commands"], one["turns"]) == (source, 2, 2)
+    assert (one["state"], one["first_command"], one["last_command"]) == (
+        "free", copy["id"], again["id"],
+    )  # fmt: skip
+    assert one["cost_usd"] == pytest.approx(cost(copy) + cost(again))
+    [told] = [e["data"] for e in claude.follow(again["id"]) if e["event"] == "usage"]
+    assert told["cost_usd"] == pytest.approx(cost(again)) == pytest.approx(cost(first))
+    assert (told["input_tokens"], told["output_tokens"]) == (11, 7)
+    assert list(told["models"]) == [one["model"]]
+
+
+def test_usage_is_the_sum_of_what_commands_cost(claude: Rdev, model: MessagesApi) -> None:
+    """By claude's own names of its models; every token is counted once."""
+    with claude.client() as client:
+        before = client.get("/v1/usage?by=model").json()["items"]
+        ended = [run(claude, model, [text("x")], prompt="x")]
+        session = {"mode": "resume", "id": ended[0]["session_id"]}
+        ended.append(run(claude, model, [text("x")], prompt="x", session=session))
+        after = client.get("/v1/usage?by=model").json()["items"]
+    [name] = ended[0]["outcome"]["agent"]["models"]
+    then, now = (
+        next((i for i in items if i["model"] == name), dict.fromkeys(after[0], 0))
+        for items in (before, after)
+    )
+    assert now["commands"] - then["commands"] == 2
+    assert (
+        now["input_tokens"] - then["input_tokens"],
+        now["output_tokens"] - then["output_tokens"],
+    ) == (22, 14)
+    assert now["cost_usd"] - then["cost_usd"] == pytest.approx(sum(map(cost, ended)))
+
+
+def test_two_resumes_of_one_session_never_run_at_once(claude: Rdev, model: MessagesApi) -> None:
+    """While one holds it another waits, is refused, or forks, as it asked for."""
+    first = run(claude, model, [text("one")], prompt="x")
+    session = {"mode": "resume", "id": first["session_id"]}
+    answered = threading.Event()
+    model.turns, model.requests[:], model.hold = [text("ok")], [], answered
+    try:
+        holder = claude.submit(kind="claude", prompt="x", session=session)
+        until("claude asks the model", lambda: model.requests)
+        waiting = claude.submit(kind="claude", prompt="x", session=session)
+        with claude.client() as client:
+            body = {"prompt": "x", "session": session | {"if_busy": "reject"}}
+            refused = client.post("/v1/projects/demo/claude", json=body)
+            busy = client.get(f"/v1/projects/demo/sessions/{first['session_id']}").json()
+        assert (refused.status_code, refused.json()["code"]) == (409, "session_busy")
+        assert (busy["state"], busy["busy_with"], busy["waiting"]) == ("busy", holder["id"], 1)
+        fork = claude.submit(kind="claude", prompt="x", session=session | {"if_busy": "fork"})
+        until("the fork asks the model too", lambda: len(model.requests) == 2)
+        assert claude.get(waiting["id"])["state"] == "queued"
+    finally:
+        answered.set()
+        model.hold = None
+    held, waited, forked = (claude.ended(c["id"]) for c in (holder, waiting, fork))
+    assert {c["state"] for c in (held, waited, forked)} == {"succeeded"}
+    assert waited["started_at"] >= held["finished_at"]
+    assert held["session_id"] == waited["session_id"] != forked["session_id"]

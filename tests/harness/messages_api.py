@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 Turn = dict[str, Any]
+HOLD_S = 60.0  # a test that forgets to let go fails by its own deadline first
 
 
 def text(words: str) -> Turn:
@@ -32,6 +33,7 @@ class MessagesApi:
     def __init__(self, turns: list[Turn]) -> None:
         self.turns = turns
         self.requests: list[dict[str, Any]] = []
+        self.hold: threading.Event | None = None  # answers wait for it
         self._lock = threading.Lock()
         api = self
 
@@ -86,6 +88,8 @@ class MessagesApi:
         with self._lock:
             turn = self.turns[min(len(self.requests), len(self.turns) - 1)]
             self.requests.append(request)
+        if self.hold is not None:
+            self.hold.wait(HOLD_S)
         yield _event("message_start", message=_message(request))
         yield from _block(turn)
         reason = "end_turn" if turn["type"] == "text" else "tool_use"

@@ -165,13 +165,13 @@ def test_claude_reads_its_prompt_from_a_pipe(server: ScriptedServer, tmp_path: P
 
 
 def test_claude_continues_the_latest_session(server: ScriptedServer, tmp_path: Path) -> None:
-    """--continue finds the newest command of the project that has a session."""
+    """--continue asks for the session that was used last."""
     server.on("GET", STREAM, replay(events()))
-    items = [command(kind="claude"), command(kind="claude", session_id="s7")]
-    server.on("GET", "/v1/commands", answer({"items": items, "next_cursor": None}))
+    items = [{"id": "s7"}, {"id": "s6"}]
+    server.on("GET", "/v1/projects/demo/sessions", answer({"items": items, "next_cursor": None}))
     done = rdev(server, tmp_path, "claude", "-p", "demo", "--continue", "Go on")
     assert done.returncode == 0, done.stderr
-    assert server.of("GET", "/v1/commands")[0].query == {"project": "demo", "kind": "claude"}
+    assert server.of("GET", "/v1/projects/demo/sessions")[0].query == {"limit": "1"}
     sent = server.of("POST", "/v1/commands")[0].json
     assert sent["session"] == {"mode": "resume", "id": "s7"}
 

@@ -598,7 +598,7 @@ def test_claude_options_that_contradict_are_64(
 
 def test_nothing_to_continue_is_said(server: ScriptedServer, capfdbinary: Captured) -> None:
     """--continue without an earlier session starts no new one in silence."""
-    server.on("GET", "/v1/commands", page())
+    server.on("GET", "/v1/projects/demo/sessions", page())
     assert main(["claude", "-p", "demo", "--continue", "Go"]) == 64
     assert b"no session" in capfdbinary.readouterr().err
 
@@ -694,6 +694,35 @@ def test_queues_are_listed_paused_and_resumed(
         b"demo paused: 1 running, 2 waiting",
         b"demo resumed: 1 running, 2 waiting",
     ]
+
+
+SESSION = "0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69"
+
+
+def session(**fields: Any) -> dict[str, Any]:
+    return {
+        "id": SESSION, "project": "demo", "state": "busy", "busy_with": COMMAND_ID, "waiting": 2,
+        "forked_from": None, "model": "opus\x1b[2J", "commands": 3, "turns": 12, "cost_usd": 0.25,
+        "first_command": COMMAND_ID, "last_command": COMMAND_ID,
+        "started_at": "2026-01-01T00:00:00.000Z", "last_used_at": "2026-01-01T00:00:00.000Z",
+    } | fields  # fmt: skip
+
+
+def test_sessions_are_listed_and_shown(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """Turns, cost and who holds it; an id may be a unique prefix."""
+    other = session(id="0190f3c3", waiting=0, state="free")
+    server.on("GET", "/v1/projects/demo/sessions", page(session(), other))
+    server.on("GET", f"/v1/projects/demo/sessions/{SESSION}", answer(session()))
+    assert main(["sessions", "ls", "-p", "demo"]) == 0
+    _, first, second = capfdbinary.readouterr().out.decode().splitlines()
+    assert first.split()[:6] == [SESSION, "busy", "+2", "3", "12", "$0.2500"]
+    assert second.split()[:3] == ["0190f3c3", "free", "3"]
+    assert main(["sessions", "show", "-p", "demo", "0190f3c2"]) == 0
+    shown = capfdbinary.readouterr().out.decode()
+    assert COMMAND_ID in shown
+    assert "\x1b" not in shown
+    assert main(["sessions", "show", "-p", "demo", "0190"]) == 64
+    assert main(["sessions", "show", "-p", "demo", "../keys"]) == 64
 
 
 def test_usage_is_summed_by_what_was_asked(server: ScriptedServer, capfdbinary: Captured) -> None:

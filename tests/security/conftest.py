@@ -15,6 +15,7 @@ from common.adapters.memory.events import MemoryEventReader
 from common.adapters.memory.keys import MemoryKeyStore
 from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.projects import MemoryProjectStore
+from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.state import MemoryState
 from common.bootstrap import App
 from common.domain import identifiers, keys
@@ -52,6 +53,7 @@ class House:
                 "oversight": MemoryOversight(self.state),
                 "projects": projects,
                 "relay": fakes.FakeRelay(),
+                "sessions": MemorySessionStore(self.state),
                 "sealer": fakes.FakeSealer(),
                 "signals": fakes.FakeSignals(),
                 "tailer": fakes.FakeTailer(),

@@ -31,6 +31,8 @@ TABLE = {
     "DELETE /v1/keys/{id}": {"keys:admin"},
     "GET /v1/projects": {"projects:read"},
     "GET /v1/projects/{project}": {"projects:read"},
+    "GET /v1/projects/{project}/sessions": {"commands:read"},
+    "GET /v1/projects/{project}/sessions/{id}": {"commands:read"},
     "POST /v1/projects/{project}/shell": {"commands:write", "commands:write:shell"},
     "POST /v1/projects/{project}/git": {"commands:write", "commands:write:git"},
     "POST /v1/projects/{project}/claude": {"commands:write", "commands:write:claude"},

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 import common.bootstrap
 from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.oversight import MemoryOversight
+from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.state import MemoryState
 from common.bootstrap import App
 from common.settings import Settings, read
@@ -103,6 +104,7 @@ class Api:
                 "signals": self.signals,
                 "bell": self.bell,
                 "tailer": self.tailer,
+                "sessions": MemorySessionStore(self.audit_state),
                 "sealer": fakes.FakeSealer(),
             },
         )

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from common.domain import identifiers, keys
+from common.domain.accounting import SessionTotal
 from common.domain.agent import result_in
 from common.domain.command import (
     ACTIVE,
@@ -101,6 +102,7 @@ class FakeQueue:
         self.rows: dict[UUID, Row] = {}
         self.ended = threading.Condition()
         self.released: list[tuple[UUID, int]] = []
+        self.session_totals: dict[UUID, SessionTotal] = {}
 
     # What a test does.
 
@@ -168,6 +170,9 @@ class FakeQueue:
             if result is not None:
                 return result
         return None
+
+    def session_total(self, command_id: UUID) -> SessionTotal | None:
+        return self.session_totals.get(command_id)
 
     def mark_running(self, command_id: UUID, token: int) -> UUID:
         row = self._row(command_id, token)

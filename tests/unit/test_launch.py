@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -76,9 +77,9 @@ def test_a_new_session_has_the_commands_own_id() -> None:
 
 @pytest.mark.parametrize("mode", ["resume", "fork"])
 def test_resuming_and_forking_name_the_session(mode: str) -> None:
-    """Only a fork asks for a copy."""
-    argv = job(Kind.CLAUDE, prompt="x", session={"mode": mode, "id": str(ID)}).argv
-    assert argv[argv.index("--resume") + 1] == str(ID)
+    """Only a fork asks for a copy, and says how it shall be called: the command's own id."""
+    argv = job(Kind.CLAUDE, prompt="x", session={"mode": mode, "id": "source"}).argv
+    assert argv[argv.index("--resume") + 1] == "source"
     assert ("--fork-session" in argv) == (mode == "fork")
     own = argv[argv.index("--session-id") + 1] if "--session-id" in argv else None
     assert own == (str(ID) if mode == "fork" else None)

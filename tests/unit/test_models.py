@@ -13,6 +13,7 @@ from common.domain.command import Kind, Priority, Timeouts
 from common.domain.errors import InvalidField, InvalidRequest
 from common.domain.launch import session_id
 from common.entrypoints import strict_json
+from common.entrypoints.models.base import PageQuery
 from common.entrypoints.models.commands import (
     MAX_SCRIPT,
     CancelBody,
@@ -22,7 +23,7 @@ from common.entrypoints.models.commands import (
     PriorityBody,
     RetryBody,
 )
-from common.entrypoints.models.keys import CreateKey, ListKeys
+from common.entrypoints.models.keys import CreateKey
 
 COMMAND: TypeAdapter[Any] = TypeAdapter(CreateCommand)
 SHELL = {"project": "demo", "kind": "shell", "script": "x"}
@@ -272,7 +273,7 @@ def test_small_bodies(model: Any, good: dict[str, Any], bad: dict[str, Any]) -> 
         (ListCommands, {}, {"limit": "0"}),
         (OutputQuery, {"offset": "5", "limit": "1", "stream": "stderr"}, {"offset": "-1"}),
         (OutputQuery, {}, {"limit": "0"}),
-        (ListKeys, {"limit": "1"}, {"unknown": "1"}),
+        (PageQuery, {"limit": "1"}, {"unknown": "1"}),
     ],
 )
 def test_queries(model: Any, good: dict[str, Any], bad: dict[str, Any]) -> None:

@@ -96,7 +96,15 @@ def test_a_new_session_is_new_again() -> None:
 
 def test_a_resumed_session_is_resumed_again() -> None:
     """And held while it runs, as by the first."""
-    assert retry(ended(Kind.CLAUDE, session="other")).session == "other"
+    spec = {"prompt": "x", "session": {"mode": "resume", "id": "other"}}
+    assert retry(ended(Kind.CLAUDE, spec=spec, session="other")).session == "other"
+
+
+def test_a_fork_is_forked_again() -> None:
+    """Into a session of its own, also when the first was made before forks had one."""
+    spec = {"prompt": "x", "session": {"mode": "fork", "id": "other"}}
+    again = retry(ended(Kind.CLAUDE, spec=spec))
+    assert again.session == session_id(again.id)
 
 
 def test_a_foreign_command_is_not_found() -> None:

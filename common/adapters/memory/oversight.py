@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from common.adapters.memory.state import CommandRow, MemoryState
+from common.domain.accounting import Part, parts
 from common.domain.command import ACTIVE, Command, Priority, State
 from common.domain.keys import Caller
 from common.domain.oversight import Depth, ProjectQueue, Usage, UsageFilter
@@ -38,11 +40,13 @@ class MemoryOversight:
 
     def usage(self, wanted: UsageFilter) -> list[Usage]:
         with self._state.lock:
-            groups: dict[tuple[Any, ...], list[Command]] = {}
-            for row in self._state.by_id():
-                if _fits(row.command, wanted):
-                    groups.setdefault(_group(row.command, wanted.by), []).append(row.command)
-            sums = [_sum(group, commands) for group, commands in groups.items()]
+            groups: dict[tuple[Any, ...], list[tuple[Command, Part]]] = {}
+            for command in (row.command for row in self._state.by_id()):
+                for part in _parts(command) if _fits(command, wanted) else ():
+                    if wanted.model in (None, part.model):
+                        group = _group(command, part, wanted.by)
+                        groups.setdefault(group, []).append((command, part))
+            sums = [_sum(group, used) for group, used in groups.items()]
             return sorted(sums, key=lambda u: u.day or "", reverse=True)[: wanted.limit]
 
     def _depths(self, project: str) -> dict[Priority, Depth]:
@@ -62,34 +66,34 @@ class MemoryOversight:
         return Depth(len(waiting), len(running), max(ages, default=None))
 
 
+def _parts(command: Command) -> list[Part]:
+    """What it used by model; one that its options named where its outcome names none."""
+    named = (command.spec.get("options") or {}).get("model")
+    return [replace(p, model=p.model or named) for p in parts(command.outcome)]
+
+
 def _fits(command: Command, wanted: UsageFilter) -> bool:
     return (
         command.finished_at is not None
         and wanted.since <= command.finished_at < wanted.until
         and (wanted.projects is None or command.project in wanted.projects)
         and wanted.key_id in (None, command.key_id)
-        and wanted.model in (None, _model(command))
     )
 
 
-def _model(command: Command) -> str | None:
-    return (command.spec.get("options") or {}).get("model")
-
-
-def _group(command: Command, by: frozenset[str]) -> tuple[Any, ...]:
+def _group(command: Command, part: Part, by: frozenset[str]) -> tuple[Any, ...]:
     assert command.finished_at is not None
     values = {
         "project": command.project,
         "key": command.key_id,
-        "model": _model(command),
+        "model": part.model,
         "day": command.finished_at.strftime("%Y-%m-%d"),
     }
     return tuple(value if name in by else None for name, value in values.items())
 
 
-def _sum(group: tuple[Any, ...], commands: list[Command]) -> Usage:
-    agents = [(c.outcome or {}).get("agent") or {} for c in commands]
-    used = [agent.get("usage") or {} for agent in agents]
+def _sum(group: tuple[Any, ...], used: list[tuple[Command, Part]]) -> Usage:
+    commands = {command.id: command for command, _ in used}.values()
     spans = [c.finished_at - c.started_at for c in commands if c.finished_at and c.started_at]
     project, key_id, model, day = group
     return Usage(
@@ -99,20 +103,6 @@ def _sum(group: tuple[Any, ...], commands: list[Command]) -> Usage:
         day,
         len(commands),
         sum(span.total_seconds() for span in spans),
-        sum(_number(agent.get("cost_usd")) for agent in agents),
-        *(
-            int(sum(_number(one.get(name)) for one in used))
-            for name in (
-                "input_tokens",
-                "output_tokens",
-                "cache_read_input_tokens",
-                "cache_creation_input_tokens",
-            )
-        ),
+        sum(part.cost_usd for _, part in used),
+        *(int(sum(part.tokens[n] for _, part in used)) for n in range(4)),
     )
-
-
-def _number(value: Any) -> float:
-    """What a program reported, when it is a number that a sum can hold."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-    return float(value) if fits else 0.0

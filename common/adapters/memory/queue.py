@@ -11,8 +11,9 @@ from uuid import UUID
 
 from common.adapters.memory.projects import as_project
 from common.adapters.memory.state import OTHER_STREAM, CommandRow, MemoryState
+from common.domain.accounting import SessionTotal
 from common.domain.agent import result_in
-from common.domain.command import ACTIVE, Kind, State
+from common.domain.command import ACTIVE, Command, Kind, State
 from common.domain.events import AGENT, NewEvent
 from common.domain.identifiers import new_id
 from common.domain.project import Phase
@@ -118,6 +119,20 @@ class MemoryQueue:
                         return result
             return None
 
+    def session_total(self, command_id: UUID) -> SessionTotal | None:
+        with self._state.lock:
+            this = self._state.commands[command_id].command
+            wanted = (this.spec.get("session") or {}).get("id")
+            earlier = [
+                (command.finished_at, total)
+                for command in (row.command for row in self._state.by_id())
+                if (command.project, command.session) == (this.project, wanted)
+                and command.finished_at is not None
+                and (this.started_at is not None and command.finished_at <= this.started_at)
+                and (total := SessionTotal.stored(_agent_of(command).get("session_total")))
+            ]
+            return max(earlier, key=lambda e: e[0])[1] if earlier else None
+
     # -- who is next -----------------------------------------------------------------------------
 
     def _next(self, name: str) -> CommandRow | None:
@@ -203,6 +218,10 @@ class MemoryQueue:
                 fresh.append(rest)
         repeated = output and not any(event.stream is not None for event in fresh)
         return [] if repeated else fresh
+
+
+def _agent_of(command: Command) -> dict[str, Any]:
+    return (command.outcome or {}).get("agent") or {}
 
 
 def _after(event: NewEvent, stored: int) -> NewEvent | None:

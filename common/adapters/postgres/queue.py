@@ -14,6 +14,7 @@ from common.adapters.postgres.batch import Batch
 from common.adapters.postgres.connection import Connection, Row
 from common.adapters.postgres.parameters import jsonb
 from common.adapters.postgres.pool import Database
+from common.domain.accounting import SessionTotal
 from common.domain.agent import result_in
 from common.domain.command import TERMINAL, Kind, State, sources_of
 from common.domain.events import NewEvent
@@ -131,6 +132,10 @@ class PgQueue:
             if result is not None:
                 return result
         return None
+
+    def session_total(self, command_id: UUID) -> SessionTotal | None:
+        row = self._db.one("session_total", id=command_id)
+        return SessionTotal.stored(row["total"]) if row else None
 
     def _append(self, command_id: UUID, token: int, batch: Batch) -> Row:
         if batch.size >= COPY_FROM_BYTES:

@@ -58,4 +58,13 @@ Moment = Annotated[AwareDatetime, AfterValidator(_within_reach)]  # in filters
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_one_line)]
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 Page = Annotated[int, Field(ge=1, le=200)]
+
+
+class PageQuery(Query):
+    """Of a list that has pages and no filters."""
+
+    limit: Page = 50
+    cursor: str | None = None
+
+
 JsonObject = dict[str, Any]

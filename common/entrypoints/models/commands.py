@@ -11,6 +11,7 @@ from common.domain import git_arguments, identifiers, mcp
 from common.domain.command import Kind, NewCommand, Priority, Timeouts
 from common.domain.launch import session_id
 from common.domain.project import NAME
+from common.domain.session import SESSION_ID
 from common.domain.workspace import ENV_NAME, SHELL_OWNED
 from common.entrypoints.models.base import Body, Labels, Page, Query
 from common.entrypoints.models.claude import ClaudeOptions, ServerName, ServerSecrets
@@ -18,7 +19,6 @@ from common.entrypoints.models.claude import ClaudeOptions, ServerName, ServerSe
 MAX_SCRIPT: Final = 128 * 1024 - 1  # one argv element; longer ones are E2BIG on Linux
 MAX_PROMPT: Final = 512 * 1024
 MAX_ENV: Final = 64
-_SESSION: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DAY: Final = 7 * 24 * 3600
 # Variables that make a program run other code, send its requests elsewhere, or are ours.
 _DENIED: Final = re.compile(
@@ -151,8 +151,7 @@ class SessionBody(Body):
     def _fits(self) -> SessionBody:
         if (self.mode == "new") != (self.id is None):
             raise ValueError("resume and fork need an id, new has none")
-        if self.id is not None and not _SESSION.fullmatch(self.id):
-            # One spelling only, or two commands could hold one session.
+        if self.id is not None and not SESSION_ID.fullmatch(self.id):
             raise ValueError("id is no session id (a UUID in lower case)")
         return self
 

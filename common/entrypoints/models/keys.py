@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from common.domain import identifiers
 from common.domain.keys import ApiKey, RateLimit
 from common.domain.scopes import ALL
-from common.entrypoints.models.base import Body, Name, Page, Query
+from common.entrypoints.models.base import Body, Name
 from common.entrypoints.models.commands import ProjectName
 
 
@@ -102,8 +102,3 @@ class RotateKey(Body):
     """For how many seconds the old key still works."""
 
     grace_s: Annotated[int, Field(ge=0, le=30 * 86_400)] = 86_400
-
-
-class ListKeys(Query):
-    limit: Page = 50
-    cursor: str | None = None

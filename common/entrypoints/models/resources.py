@@ -47,12 +47,39 @@ class OutputTotals(StreamTotals):
     stderr: StreamTotals | None
 
 
+class ModelUse(Resource):
+    """What was used of one model."""
+
+    cost_usd: float
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_creation_tokens: int
+
+
+class SessionTotal(Resource):
+    """What a session has cost so far, every command in it counted, as claude reports it."""
+
+    cost_usd: float
+    models: dict[str, ModelUse]
+
+
 class AgentOutcome(Resource):
     """What claude's own result line says."""
 
     session_id: str | None
     num_turns: int | None
-    cost_usd: float | None
+    cost_usd: Annotated[
+        float | None,
+        Field(
+            description="of this command alone; null: the session had cost something that rdev"
+            " does not know"
+        ),
+    ]
+    models: Annotated[
+        dict[str, ModelUse] | None, Field(description="the same, by model; null as above")
+    ] = None
+    session_total: SessionTotal | None = None
     usage: dict[str, Any] | None
     permission_denials: list[Any]
     result: str | None
@@ -173,6 +200,32 @@ class KeyPage(Resource):
     """Keys, newest first."""
 
     items: list[Key]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class Session(Resource):
+    """A claude session: what the commands that worked in it come to."""
+
+    id: Annotated[str, Field(description="claude's own id of it")]
+    project: str
+    state: Literal["free", "busy"]
+    busy_with: Annotated[CommandId | None, Field(description="the command that holds it now")]
+    waiting: Annotated[int, Field(description="commands that come after that")]
+    forked_from: Annotated[str | None, Field(description="the session it was copied from")]
+    model: Annotated[str | None, Field(description="that its newest command used most")]
+    commands: int
+    turns: int
+    cost_usd: Annotated[float, Field(description="of the commands that are still kept")]
+    first_command: CommandId
+    last_command: CommandId
+    started_at: AwareDatetime
+    last_used_at: AwareDatetime
+
+
+class SessionPage(Resource):
+    """Sessions, the last used first."""
+
+    items: list[Session]
     next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
 
 
@@ -349,6 +402,22 @@ class AgentEvent(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     seq: int
+    at: AwareDatetime
+
+
+class UsageEvent(Resource):
+    """`event: usage`: what a claude command used, once, before its `end`."""
+
+    seq: int
+    session_id: str | None
+    num_turns: int | None
+    cost_usd: float | None
+    session_cost_usd: float | None
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_creation_tokens: int
+    models: dict[str, ModelUse] | None
     at: AwareDatetime
 
 

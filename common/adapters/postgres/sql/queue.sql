@@ -67,3 +67,12 @@ SELECT e.data FROM command_events e
  WHERE e.day = day_of(:id::uuid) AND e.command_id = :id::uuid AND e.type = 'agent'
    AND position('"result"'::bytea IN e.data) > 0
  ORDER BY e.seq DESC LIMIT 20;
+
+-- name: session_total
+-- The total that the last command before this one reported, of the session that this one goes on with.
+SELECT x.outcome #> '{agent,session_total}' AS total
+  FROM commands c
+  JOIN commands x ON x.project = c.project AND x.session = c.spec #>> '{session,id}' AND x.kind = 'claude'
+ WHERE c.id = :id::uuid AND x.started_at IS NOT NULL AND x.finished_at <= c.started_at
+   AND jsonb_typeof(x.outcome #> '{agent,session_total}') = 'object'
+ ORDER BY x.finished_at DESC LIMIT 1;
