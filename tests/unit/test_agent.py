@@ -177,6 +177,7 @@ RESULT: dict[str, Any] = {
     "session_id": "s",
     "total_cost_usd": 0.5,
     "usage": {"input_tokens": 1},
+    "modelUsage": {"opus": {"inputTokens": 1}},
     "permission_denials": [{"tool_name": "Bash", "tool_use_id": "t", "tool_input": {"a": "b"}}],
 }
 
