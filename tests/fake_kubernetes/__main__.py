@@ -65,14 +65,14 @@ async def serve(tls: Path | None) -> None:
 
 
 def _tls(folder: Path | None) -> dict[str, Any]:
-    """With TLS a client certificate of the same authority is required."""
+    """A client certificate may be shown, and must be of the same authority then."""
     if folder is None:
         return {}
     return {
         "ssl_certfile": str(folder / "server.crt"),
         "ssl_keyfile": str(folder / "server.key"),
         "ssl_ca_certs": str(folder / "ca.crt"),
-        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_cert_reqs": ssl.CERT_OPTIONAL,
     }
 
 

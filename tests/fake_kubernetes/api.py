@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, fields
 from typing import Any, Final
+from weakref import WeakSet
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -42,6 +44,7 @@ class Api:
         self.store = Store()
         self.faults = Faults()
         self.pods: dict[str, Pod] = {}  # by uid
+        self._snapshots: dict[str, tuple[int, list[Object]]] = {}  # of lists being read, by token
         self.seen: Counter[str] = Counter()
 
     async def close(self) -> None:
@@ -125,17 +128,17 @@ class Api:
 
     def _list(self, request: Request, plural: str, namespace: str) -> Response:
         query = request.query_params
-        start, version = 0, self.store.version
+        version, found = self.store.version, self._matching(plural, namespace, query)
         if token := query.get("continue"):
-            if self.faults.pages_expire:
+            if self.faults.pages_expire or token not in self._snapshots:
                 raise ApiError(410, "Expired", "the continue token has expired")
-            start, version = (int(part) for part in token.split("."))
-        found = self._matching(plural, namespace, query)
+            version, found = self._snapshots.pop(token)  # later pages are as old as the first
         limit = min(filter(None, (int(query.get("limit") or 0), self.faults.page)), default=0)
-        page = found[start : start + limit] if limit else found[start:]
+        page, rest = (found[:limit], found[limit:]) if limit else (found, [])
         metadata = {"resourceVersion": str(version)}
-        if start + len(page) < len(found):
-            metadata["continue"] = f"{start + len(page)}.{version}"
+        if rest:
+            metadata["continue"] = uuid.uuid4().hex
+            self._snapshots[metadata["continue"]] = version, rest
         kind = f"{KINDS[plural]}List"
         return JSONResponse({"apiVersion": "v1", "kind": kind, "metadata": metadata, "items": page})
 
@@ -335,18 +338,25 @@ class Gate:
     def __init__(self, inner: ASGIApp, api: Api) -> None:
         self._inner = inner
         self._api = api
+        self._known: WeakSet[Any] = WeakSet()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         faults = self._api.faults
         if scope["type"] == "lifespan" or scope["path"] == "/_fake":
             await self._inner(scope, receive, send)
             return
+        transport = scope["extensions"]["transport"]
+        if transport not in self._known:
+            self._known.add(transport)
+            self._api.seen["connection"] += 1
         if faults.down:
             scope["extensions"]["transport"].abort()
             return
         error = self._refused(scope)
         if error is None:
             await self._inner(scope, receive, send)
+        elif isinstance(error, _Stall):
+            await _stall(error, send)
         elif scope["type"] == "websocket":
             await receive()
             await WebSocket(scope, receive, send).send_denial_response(_refusal(error, faults))
@@ -357,7 +367,13 @@ class Gate:
         faults = self._api.faults
         given = dict(scope["headers"]).get(b"authorization", b"").decode()
         if faults.token and given.lower() != f"bearer {faults.token}".lower():
+            self._api.seen["401"] += 1
             return ApiError(401, "Unauthorized", "Unauthorized")
+        if faults.certificate and _shown_name(scope) != faults.certificate:
+            self._api.seen["401"] += 1
+            return ApiError(401, "Unauthorized", "Unauthorized")
+        if faults.stall and scope["type"] == "http":
+            return _Stall(0, "", faults.stall)
         if faults.status and scope["type"] == "http":
             if faults.status_times == 1:
                 faults.status, faults.status_times = 0, 0
@@ -365,6 +381,24 @@ class Gate:
             faults.status_times -= bool(faults.status_times)
             return ApiError(faults.status, "Refused", "refused by the test")
         return None
+
+
+class _Stall(ApiError):
+    """No answer at all; its message says from where on."""
+
+
+async def _stall(stall: _Stall, send: Send) -> None:
+    if stall.message == "body":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
+    await asyncio.sleep(3600)
+
+
+def _shown_name(scope: Scope) -> str | None:
+    """The common name of the client's certificate."""
+    shown = scope["extensions"]["transport"].get_extra_info("peercert") or {}
+    names = [dict(part) for part in shown.get("subject", ())]
+    return next((name["commonName"] for name in names if "commonName" in name), None)
 
 
 def application(api: Api) -> ASGIApp:

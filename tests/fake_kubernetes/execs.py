@@ -40,6 +40,9 @@ class Exec:
 
     async def run(self, argv: list[str], query: Any) -> None:
         await self._socket.accept(subprotocol=self._subprotocol())
+        if self._faults.exec_mute:
+            self._socket.scope["extensions"]["transport"].pause_reading()
+            await asyncio.sleep(3600)
         if self._faults.exec_runtime_failure:
             await self._finish(_failure("OCI runtime exec failed: executable file not found"))
             return

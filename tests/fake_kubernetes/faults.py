@@ -10,10 +10,12 @@ class Faults:
     """All off at first. Numbers are counts; 0 and "" mean off."""
 
     token: str = ""  # the bearer token that counts; others are answered 401
+    certificate: str = ""  # the client certificate's name that counts; others are answered 401
     down: bool = False  # every connection is reset
     status: int = 0  # plain requests are answered with this status …
     status_times: int = 0  # … so many times; 0 is for ever
     retry_after: str = ""
+    stall: str = ""  # plain requests get no `status`, or not the rest of the `body`
     page: int = 0  # objects in one page of a list at most
     pages_expire: bool = False  # the second page of every list is answered 410
     watch_drop_every: int = 0  # events after which a watch is cut
@@ -28,4 +30,5 @@ class Faults:
     exec_bad_status: bool = False
     exec_runtime_failure: bool = False  # the container runtime could not start anything
     exec_stall: bool = False  # the handshake is never answered
+    exec_mute: bool = False  # the connection stays, and nothing is heard or said on it any more
     frame_bytes: int = 32 * 1024

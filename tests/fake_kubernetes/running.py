@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -30,14 +31,10 @@ class FakeKubernetes:
         self.url = self._process.stdout.readline().decode().strip()
         assert self.url, "the fake did not start"
         self.kubeconfig = folder / "kubeconfig"
-        user = {"token": "fake-token"} if tls is None else _certificate(tls)
-        self.write_kubeconfig(user, _authority(tls))
-        verify: Any = True
-        if tls is not None:
-            import ssl
-
-            verify = ssl.create_default_context(cafile=str(tls / "ca.crt"))
-            verify.load_cert_chain(str(tls / "client.crt"), str(tls / "client.key"))
+        authority = str(tls / "ca.crt") if tls else ""
+        cluster = {"certificate-authority": authority} if tls else {}
+        self.write_kubeconfig({"token": "fake-token"}, cluster)
+        verify = ssl.create_default_context(cafile=authority) if tls else True
         self._http = httpx.Client(base_url=self.url, trust_env=False, timeout=30, verify=verify)
 
     def __enter__(self) -> Self:
@@ -154,11 +151,3 @@ class FakeKubernetes:
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
-
-
-def _certificate(tls: Path) -> dict[str, str]:
-    return {"client-certificate": str(tls / "client.crt"), "client-key": str(tls / "client.key")}
-
-
-def _authority(tls: Path | None) -> dict[str, str]:
-    return {"certificate-authority": str(tls / "ca.crt")} if tls else {}

@@ -23,12 +23,17 @@ class Bench:
     """One process's view of the fake; `folder` holds work tree and run directories of its pods."""
 
     def __init__(
-        self, fake: FakeKubernetes, folder: Path, limits: Thresholds | None = None
+        self,
+        fake: FakeKubernetes,
+        folder: Path,
+        limits: Thresholds | None = None,
+        access: Access | None = None,
     ) -> None:
         self.fake = fake
         self.folder = folder
-        self.access = Access(kubeconfig=str(fake.kubeconfig))
-        self.breakers = SharedBreakers(MemoryDependencies(), limits or Thresholds())
+        self.access = access or Access(kubeconfig=str(fake.kubeconfig))
+        self.dependencies = MemoryDependencies()
+        self.breakers = SharedBreakers(self.dependencies, limits or Thresholds())
         self.api = Api(self.access, self.breakers.of(KUBERNETES))
         self.cluster = PodCluster(self.api)
         runs = str(folder / "runs")

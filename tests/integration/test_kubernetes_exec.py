@@ -169,6 +169,21 @@ def test_a_handshake_that_is_never_answered(
         opened(bench, "true")
 
 
+def test_a_wire_that_has_gone_silent_is_given_up(
+    fake: FakeKubernetes, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NAT forgot it, say: pings are not answered, and following goes on over another wire."""
+    monkeypatch.setattr(exec_transport, "PING_S", 0.2)
+    place = bench.place()
+    started = bench.workspace.start(place, Job("t1", ("echo", "here")))
+    followed(bench, place, "t1", started.output)
+    fake.fail(exec_mute=True)
+    with pytest.raises(TransportLost):
+        bench.workspace.follow(place, "t1", "merged", 2).read(16, PATIENCE_S)
+    fake.fail()
+    assert bench.workspace.follow(place, "t1", "merged", 2).read(16, PATIENCE_S) == b"re\n"
+
+
 def test_a_server_that_is_away_was_not_asked(fake: FakeKubernetes, bench: Bench) -> None:
     """Every connection is reset: nothing happened in the workspace."""
     place = bench.place()
@@ -209,6 +224,26 @@ def test_the_script_is_delivered_once(fake: FakeKubernetes, bench: Bench) -> Non
         followed(bench, place, f"t{number}", started.output)
         counts.append(fake.seen["exec"] - before)
     assert counts == [3, 1, 1]
+
+
+def test_the_script_is_delivered_once_a_pod_and_version(fake: FakeKubernetes, bench: Bench) -> None:
+    """Its file is on a volume: a restart keeps it, a new pod and a new version have it not."""
+    volume = {"fake/volumes": str(bench.folder / "runs")}
+    fake.pod("v-0", project="v", annotations=volume)
+
+    def calls() -> int:
+        before = fake.seen.get("exec", 0)
+        bench.workspace.status(bench.place("v-0", "v"), "t1")
+        return fake.seen["exec"] - before
+
+    assert [calls(), calls()] == [3, 1]
+    fake.restart_pod("v-0")
+    assert calls() == 1
+    fake.delete_pod("v-0")
+    fake.pod("v-0", project="v", annotations=volume)
+    assert [calls(), calls()] == [3, 1]
+    bench.workspace._name = "supervisor-next.sh"
+    assert [calls(), calls()] == [3, 1]
 
 
 def test_output_is_whole_over_many_drops(fake: FakeKubernetes, bench: Bench) -> None:
@@ -475,12 +510,38 @@ def test_it_closes_by_one_probe(fake: FakeKubernetes, tmp_path: Path) -> None:
     bench.close()
 
 
-def test_retry_after_is_respected(fake: FakeKubernetes, bench: Bench) -> None:
-    """One 429 with its time: the server is not asked again before."""
+@pytest.mark.parametrize("fault", ["status", "exec_status"])
+def test_retry_after_is_respected(fake: FakeKubernetes, bench: Bench, fault: str) -> None:
+    """One 429 with its time, to a plain call or to exec: the server is not asked again before."""
     place = bench.place()
-    fake.fail(status=429, retry_after="60")
+    fake.fail(**{fault: 429}, retry_after="60")
     with pytest.raises(WorkspaceUnreachable):
-        bench.transport.verify(place)
+        bench.transport.open(place, ("true",))
     fake.fail()
     with pytest.raises(WorkspaceUnreachable, match=r"not asked for [56]\d"):
         bench.transport.verify(place)
+    assert bench.breakers.of(workspace("demo")).state is State.CLOSED
+
+
+def test_an_api_server_that_was_away_leaves_no_workspace_blocked(
+    fake: FakeKubernetes, tmp_path: Path
+) -> None:
+    """Its trouble opens its own breaker; once that has closed, every pod is asked at once."""
+    bench = Bench(fake, tmp_path, Thresholds(failures=2, open_s=0.05, longest_s=0.05))
+    place = bench.place()
+    fake.fail(down=True)
+    for _ in range(4):
+        with pytest.raises(WorkspaceUnreachable):
+            bench.transport.open(place, ("true",))
+    assert bench.breakers.of(KUBERNETES).state is State.OPEN
+    assert bench.breakers.of(workspace("demo")).state is State.CLOSED
+    fake.fail()
+    deadline = time.monotonic() + PATIENCE_S
+    while bench.breakers.of(KUBERNETES).state is not State.CLOSED:
+        assert time.monotonic() < deadline
+        try:
+            bench.transport.verify(place)
+        except WorkspaceUnreachable:
+            continue
+    assert opened_with(bench, place) == 0
+    bench.close()

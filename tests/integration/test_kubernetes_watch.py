@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from common.adapters.kubernetes import api as api_module
 from common.adapters.kubernetes import cluster as watching
+from common.adapters.kubernetes.api import Query
 from common.adapters.kubernetes.cluster import entries
 from common.adapters.memory.dependencies import MemoryDiscoveryStore
 from common.adapters.memory.projects import MemoryProjectStore
@@ -139,9 +142,9 @@ def test_bad_entries_are_said_and_the_others_live_on() -> None:
     assert entries(None) == {}
 
 
-@pytest.mark.parametrize("text", ["d: 2026-99-99", "[" * 5000])
+@pytest.mark.parametrize("text", ["d: 2026-99-99", "[" * 5000, "a: b\n" * 10_000])
 def test_yaml_that_python_cannot_hold_is_a_bad_entry(text: str) -> None:
-    """An impossible date and a depth without end."""
+    """An impossible date, a depth without end, more than anybody writes."""
     assert entries({"data": {"x.yaml": text}})["x"].problem is not None
 
 
@@ -163,6 +166,33 @@ def test_pages_that_expire_are_unavailable_and_never_half_a_list(
     fake.fail(page=2, pages_expire=True)
     with pytest.raises(Unavailable, match="expire"):
         bench.cluster.look()
+
+
+def test_a_change_between_two_pages_is_seen(
+    fake: FakeKubernetes, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list is as old as its first page, all of it; the watch tells what came later."""
+    for number in range(4):
+        fake.pod(f"p{number}-0", project=f"p{number}")
+    fake.fail(page=2)
+    api = registry.bench.api
+    get, begun = api.get, threading.Event()
+
+    def first_page(path: str, query: Query | None = None) -> dict[str, Any]:
+        page = get(path, query)
+        if not begun.is_set():
+            begun.set()
+            fake.delete_pod("p3-0")
+            fake.pod("a-0", project="a")
+        return page
+
+    monkeypatch.setattr(api, "get", first_page)
+    assert names(registry.bench.cluster.look()) == ["p0", "p1", "p2", "p3"]
+    fake.pod("p3-0", project="p3")
+    fake.delete_pod("a-0")
+    begun.clear()
+    registry.watcher().start()
+    registry.until(lambda: sorted(registry.phases()) == ["a", "p0", "p1", "p2"])
 
 
 @pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
@@ -257,6 +287,18 @@ def test_a_silent_stall_ends(
     fake.pod("a-0", project="a")
     fake.fail()
     registry.until(lambda: registry.phases() == {"a": Phase.READY})
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for(
+    fake: FakeKubernetes, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its status nor the rest of its body; both count against the server."""
+    monkeypatch.setattr(api_module, "READ_S", 0.2)
+    for stalled in ("status", "body", "status"):
+        fake.fail(stall=stalled)
+        with pytest.raises(Unavailable):
+            bench.cluster.look()
+    assert bench.breakers.of(KUBERNETES).state is State.OPEN
 
 
 def test_an_api_server_that_is_away_and_comes_back(

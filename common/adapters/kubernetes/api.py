@@ -146,10 +146,13 @@ class Api:
 
     @contextmanager
     def _judged(self) -> Iterator[None]:
-        """Failures of the connection count against the server."""
+        """What keeps us from an answer that can be read counts against the server."""
         try:
             yield
         except _Counted:
+            raise
+        except Unavailable as error:
+            self._breaker.failed(error.detail)
             raise
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
             detail = f"{type(error).__name__}: {error}"[:_SAID_CHARS]

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import yaml
@@ -27,6 +28,7 @@ from common.services import telemetry
 CONFIG_MAP: Final = "rdev-projects"
 WATCH_S: Final = 20
 STALLED_S: Final = WATCH_S + 5.0
+_ENTRY_CHARS: Final = 16 * 1024
 _RETRY_S: Final = (0.1, 5.0)  # first and longest pause after a failure
 
 log = telemetry.logger("rdev.kubernetes.watch")
@@ -197,9 +199,12 @@ def entries(config_map: Mapping[str, Any] | None) -> dict[str, Entry]:
     return {key.removesuffix(".yaml"): _entry(key, text) for key, text in sorted(data.items())}
 
 
+@lru_cache(maxsize=1024)  # every event of any pod asks for all of them
 def _entry(key: str, text: str) -> Entry:
     if not key.endswith(".yaml"):
         return Entry(problem=f"its key {key!r} in {CONFIG_MAP} does not end with .yaml")
+    if len(text) > _ENTRY_CHARS:  # some texts take Python's YAML reader time without end
+        return Entry(problem=f"{key} in {CONFIG_MAP} is longer than {_ENTRY_CHARS} characters")
     try:
         return Entry(yaml.safe_load(text))
     except yaml.YAMLError as error:

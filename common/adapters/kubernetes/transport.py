@@ -91,52 +91,65 @@ class KubernetesTransport:
         try:
             self._pod(place, life, fresh=False)
             return ExecChannel(self._connect(place, life, argv), stdin, breaker)
-        except WorkspaceGone:
-            raise  # says nothing about the next pod
+        except (WorkspaceGone, ServerAway):
+            raise  # neither says anything about this workspace
         except (TransportLost, WorkspaceUnreachable) as error:
             breaker.failed(str(error))
             raise
 
     def _pod(self, place: Place, life: Life, *, fresh: bool) -> Pod:
         """The pod, while it is in the life that is meant."""
-        try:
-            pod = self._pods.get(place.namespace, life.pod, fresh=fresh)
-        except Missing as error:
-            raise WorkspaceGone(Reason.POD_DELETED, f"pod {life.pod} is gone") from error
-        except Refused as error:
-            raise WorkspaceUnreachable(f"pod {life.pod}: {error}") from error
-        except Unavailable as error:
-            raise WorkspaceUnreachable(error.detail) from error
+        pod = self._seen(place, life, fresh=fresh)
+        if not fresh and life.ended(pod) is not None:  # what was remembered may be an earlier life
+            pod = self._seen(place, life, fresh=True)
         reason = life.ended(pod)
         if reason is not None:
             raise WorkspaceGone(reason, f"pod {life.pod} is not in the life that was meant")
         return pod
 
+    def _seen(self, place: Place, life: Life, *, fresh: bool) -> Pod:
+        try:
+            return self._pods.get(place.namespace, life.pod, fresh=fresh)
+        except Missing as error:
+            raise WorkspaceGone(Reason.POD_DELETED, f"pod {life.pod} is gone") from error
+        except Refused as error:
+            raise WorkspaceUnreachable(f"pod {life.pod}: {error}") from error
+        except Unavailable as error:
+            raise ServerAway(error.detail) from error
+
     def _connect(self, place: Place, life: Life, argv: Sequence[str]) -> ClientConnection:
         server = self._breakers.of(KUBERNETES)
         try:
             server.allow()
-            session = self._access.session()
-            try:
-                return self._handshake(session, place, life, argv)
-            except InvalidStatus as error:
-                if error.response.status_code != 401:
-                    raise
-            self._access.renew(session)
-            return self._handshake(self._access.session(), place, life, argv)
         except Unavailable as error:
-            raise WorkspaceUnreachable(error.detail) from error
+            raise ServerAway(error.detail) from error
+        try:
+            connection = self._as_known(place, life, argv)
+        except Unavailable as error:
+            server.failed(error.detail)
+            raise ServerAway(error.detail) from error
         except InvalidStatus as error:
             raise _refused(error, life, server) from error
-        except _NotSent as error:
-            server.failed(str(error))
-            raise WorkspaceUnreachable(str(error)) from error
         except (WebSocketException, OSError) as error:
             raise TransportLost(f"exec handshake: {type(error).__name__}: {error}") from error
+        server.succeeded()
+        return connection
+
+    def _as_known(self, place: Place, life: Life, argv: Sequence[str]) -> ClientConnection:
+        """A handshake; after a 401 one more, with credentials that were read anew."""
+        session = self._access.session()
+        try:
+            return self._handshake(session, place, life, argv)
+        except InvalidStatus as error:
+            if error.response.status_code != 401:
+                raise
+        self._access.renew(session)
+        return self._handshake(self._access.session(), place, life, argv)
 
     def _handshake(
         self, session: Session, place: Place, life: Life, argv: Sequence[str]
     ) -> ClientConnection:
+        """Raises Unavailable when no connection was made, so that no request can have arrived."""
         sent = False
 
         class Wire(ClientConnection):
@@ -167,11 +180,11 @@ class KubernetesTransport:
         except (ProxyError, OSError) as error:
             if sent:
                 raise
-            raise _NotSent(f"the Kubernetes API cannot be reached for exec: {error}") from error
+            raise Unavailable(f"the Kubernetes API cannot be reached for exec: {error}") from error
 
 
-class _NotSent(Exception):
-    """No connection was made, so no request can have arrived."""
+class ServerAway(WorkspaceUnreachable):
+    """The API server's trouble, which its own breaker counts."""
 
 
 def _life(place: Place) -> Life:
@@ -203,7 +216,7 @@ def _refused(error: InvalidStatus, life: Life, server: Breaker) -> Exception:
         return WorkspaceGone(Reason.POD_DELETED, detail)
     if status == 429:
         server.failed(detail, retry_after(response.headers))
-        return WorkspaceUnreachable(detail)
+        return ServerAway(detail)
     # Below 500 the request was turned down; above, a proxy may have lost an answer.
     return WorkspaceUnreachable(detail) if status < 500 else TransportLost(detail)
 
