@@ -33,15 +33,18 @@ if TYPE_CHECKING:
     from common.ports.signals import Signals
     from common.ports.status import SystemStatus
     from common.ports.upkeep import Upkeep
+    from common.ports.webhooks import Courier, DeliveryQueue, SenderBell, WebhookStore
     from common.ports.workspace import Workspace
     from common.services.authorise import Authorise
     from common.services.breaker import SharedBreakers
     from common.services.bury import Bury
     from common.services.cancel import Cancel
     from common.services.discover import Discover
+    from common.services.fan_out import FanOut
     from common.services.follower import Follower
     from common.services.health import Health
     from common.services.manage_keys import ManageKeys
+    from common.services.manage_webhooks import ManageWebhooks
     from common.services.oversee import Oversee
     from common.services.presence import Presence
     from common.services.read_audit import ReadAudit
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from common.services.reprioritise import Reprioritise
     from common.services.retry import Retry
     from common.services.runner import Runner
+    from common.services.sender import Sender
     from common.services.submit import Submit
     from common.services.tailing import Tailer
     from common.services.timers import Timers
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
     from common.services.watch import Watch
 
 RUNNER = "on-command-queued"
+SENDER = "on-webhook-due"
 
 
 class App:
@@ -176,7 +181,7 @@ class App:
     def publisher(self) -> Publisher:
         from common.adapters.http.broker import HttpPublisher
 
-        publisher = HttpPublisher(self.settings.broker_url)
+        publisher = HttpPublisher(self.settings.broker_url, self.settings.public_url)
         self.closing.append(publisher)
         return publisher
 
@@ -185,6 +190,34 @@ class App:
         from common.adapters.http.bell import HttpBell
 
         bell = HttpBell(self.service_url(RUNNER))
+        self.closing.append(bell)
+        return bell
+
+    @cached_property
+    def webhooks(self) -> WebhookStore:
+        from common.adapters.postgres.webhooks import PgWebhookStore
+
+        return PgWebhookStore(self.database)
+
+    @cached_property
+    def delivery_queue(self) -> DeliveryQueue:
+        from common.adapters.postgres.webhooks import PgDeliveryQueue
+
+        return PgDeliveryQueue(self.database)
+
+    @cached_property
+    def courier(self) -> Courier:
+        from common.adapters.http.courier import HttpCourier
+
+        courier = HttpCourier(self.settings.webhook_allow)
+        self.closing.append(courier)
+        return courier
+
+    @cached_property
+    def sender_bell(self) -> SenderBell:
+        from common.adapters.http.bell import HttpSenderBell
+
+        bell = HttpSenderBell(self.service_url(SENDER))
         self.closing.append(bell)
         return bell
 
@@ -328,7 +361,33 @@ class App:
     def manage_keys(self) -> ManageKeys:
         from common.services.manage_keys import ManageKeys
 
-        return ManageKeys(self.keys)
+        return ManageKeys(self.keys, lambda event: self.relay.soon(event))  # noqa: PLW0108
+
+    @cached_property
+    def manage_webhooks(self) -> ManageWebhooks:
+        from common.services.manage_webhooks import ManageWebhooks
+
+        return ManageWebhooks(self.webhooks, self.courier, self.sealer, self.sender_bell)
+
+    @cached_property
+    def fan_out(self) -> FanOut:
+        from common.services.fan_out import FanOut
+
+        return FanOut(self.delivery_queue, self.sender_bell)
+
+    @cached_property
+    def sender(self) -> Sender:
+        from common.services.sender import Sender
+
+        return Sender(self.delivery_queue, self.courier, self.sealer, self.relay, self.sender_bell)
+
+    @cached_property
+    def sender_presence(self) -> Presence:
+        from common.adapters.http.hold import Holder
+        from common.services.presence import Presence
+
+        holder = Holder(self.service_url(SENDER) + "/follow")
+        return Presence(holder.hold, lambda: self.sender.sending)
 
     @cached_property
     def oversee(self) -> Oversee:
@@ -365,7 +424,12 @@ class App:
 
         s = self.settings
         keep = Retention(
-            s.output_days, s.commands_days, s.audit_days, s.idempotency_hours, s.dead_letters_days
+            s.output_days,
+            s.commands_days,
+            s.audit_days,
+            s.idempotency_hours,
+            s.dead_letters_days,
+            s.deliveries_days,
         )
         return Repair(
             self.upkeep,
@@ -375,7 +439,12 @@ class App:
             self.discover_now,
             keep,
             self.seal_audit_now,
+            self.repair_webhooks,
         )
+
+    def repair_webhooks(self) -> None:
+        """Make the deliveries of lost events and ring for what is due."""
+        self.fan_out.repair()
 
     def seal_audit_now(self) -> None:
         """Chain what the audit trail has gained; built only where a tick runs."""

@@ -109,6 +109,16 @@ class Settings:
         False,
         "1: the edge overwrites X-Forwarded-For, so its leftmost address counts when all hops are trusted",
     )
+    webhook_allow: tuple[Network, ...] = _setting(
+        "RDEV_WEBHOOK_ALLOW",
+        (),
+        "CIDRs of the inside that webhooks may be sent to, by http and to any port too; empty: none",
+    )
+    public_url: str = _setting(
+        "RDEV_PUBLIC_URL",
+        "https://rdev.orchard9.ai",
+        "where callers reach this API; events name their schemas below it",
+    )
     output_days: int = _setting("RDEV_KEEP_OUTPUT_DAYS", 14, "days that events and output are kept")
     commands_days: int = _setting(
         "RDEV_KEEP_COMMANDS_DAYS", 90, "days that ended commands are kept"
@@ -119,6 +129,11 @@ class Settings:
     )
     dead_letters_days: int = _setting(
         "RDEV_KEEP_DEAD_LETTERS_DAYS", 30, "days that dead letters are kept"
+    )
+    deliveries_days: int = _setting(
+        "RDEV_KEEP_DELIVERIES_DAYS",
+        90,
+        "days that webhooks' deliveries are kept, and events that can be sent again",
     )
     runs_hours: int = _setting(
         "RDEV_KEEP_RUNS_HOURS",
@@ -143,6 +158,7 @@ class Settings:
 
 
 _EMPTY: Final = ("", None)
+_NETWORKS: Final = frozenset({"RDEV_TRUSTED_PROXIES", "RDEV_WEBHOOK_ALLOW"})
 
 
 def _read(text: str, default: Any, variable: str) -> Any:
@@ -153,9 +169,7 @@ def _read(text: str, default: Any, variable: str) -> Any:
             return int(text)
         if isinstance(default, tuple):
             parts = tuple(p.strip() for p in text.split(",") if p.strip())
-            return (
-                tuple(ip_network(p) for p in parts) if variable == "RDEV_TRUSTED_PROXIES" else parts
-            )
+            return tuple(ip_network(p) for p in parts) if variable in _NETWORKS else parts
     except (KeyError, ValueError) as error:
         raise SystemExit(f"rdev: {variable}={text!r} cannot be read: {error}") from None
     return text

@@ -15,6 +15,7 @@ import uuid_utils
 from common.domain.errors import NotFound
 
 COMMAND, KEY, EVENT, REQUEST, AUDIT = "cmd", "key", "evt", "req", "aud"
+WEBHOOK, DELIVERY = "whk", "dlv"
 _HEX = re.compile(r"[0-9a-f]{32}")
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from common.domain import identifiers
 from common.domain.audit import AuditEntry
 from common.domain.command import Command, Priority, State, shown
-from common.domain.events import timestamp
+from common.domain.events import text_or_base64, timestamp
 from common.domain.keys import ApiKey
 from common.domain.oversight import Depth, ProjectQueue, Usage
 from common.domain.project import Project
 from common.domain.session import Session
+from common.domain.webhooks import Attempt, Delivery, Endpoint, Message, Payload
 
 
 def _time(at: datetime | None) -> str | None:
@@ -138,4 +139,56 @@ def key_resource(key: ApiKey) -> dict[str, Any]:
         "replaced_by": identifiers.show(identifiers.KEY, key.replaced_by)
         if key.replaced_by
         else None,
+    }
+
+
+def webhook_resource(endpoint: Endpoint) -> dict[str, Any]:
+    """An endpoint, without its secrets: values of headers are never shown, names map to null."""
+    return {
+        "id": identifiers.show(identifiers.WEBHOOK, endpoint.id),
+        "url": endpoint.url,
+        "description": endpoint.description,
+        "event_types": sorted(endpoint.event_types) if endpoint.event_types is not None else None,
+        "projects": sorted(endpoint.projects) if endpoint.projects is not None else None,
+        "payload": str(endpoint.payload),
+        "headers": dict.fromkeys(endpoint.header_names),
+        "enabled": endpoint.disabled_at is None,
+        "disabled_at": _time(endpoint.disabled_at),
+        "disabled_reason": endpoint.disabled_reason,
+        "failing_since": _time(endpoint.failing_since),
+        "key_id": identifiers.show(identifiers.KEY, endpoint.key_id),
+        "created_at": timestamp(endpoint.created_at),
+    }
+
+
+def delivery_resource(delivery: Delivery) -> dict[str, Any]:
+    """A delivery with its attempts."""
+    return {
+        "id": identifiers.show(identifiers.DELIVERY, delivery.id),
+        "webhook_id": identifiers.show(identifiers.WEBHOOK, delivery.endpoint_id),
+        "event_id": identifiers.show(identifiers.EVENT, delivery.event_id),
+        "event_type": delivery.event_type,
+        "project": delivery.project,
+        "state": str(delivery.state),
+        "created_at": timestamp(delivery.created_at),
+        "next_attempt_at": _time(delivery.next_at),
+        "attempts": [_attempt(attempt) for attempt in delivery.attempts],
+    }
+
+
+def sent_resource(delivery: Delivery, message: Message, payload: Payload) -> dict[str, Any]:
+    """A delivery alone: also what is sent, and the beginning of what was answered."""
+    answers = [text_or_base64(attempt.response) for attempt in delivery.attempts]
+    shown = delivery_resource(delivery)
+    for attempt, answer in zip(shown["attempts"], answers, strict=True):
+        attempt["response"] = answer
+    return shown | {"body": message.body(payload).decode("ascii")}
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "at": timestamp(attempt.at),
+        "status": attempt.status,
+        "duration_ms": attempt.duration_ms,
+        "error": attempt.error,
     }

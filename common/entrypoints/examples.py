@@ -138,6 +138,54 @@ VERDICT: Final[dict[str, Any]] = {
 }
 
 
+CREATE_WEBHOOK: Final[dict[str, Any]] = {
+    "url": "https://example.com/hooks/rdev",
+    "event_types": ["command.succeeded", "command.failed"],
+    "projects": ["demo"],
+    "payload": "thin",
+}
+WEBHOOK: Final[dict[str, Any]] = {
+    "id": "whk_0190f3c2a4b87c0e9a5d1f2e3c4b5a80",
+    "url": "https://example.com/hooks/rdev",
+    "description": "",
+    "event_types": ["command.failed", "command.succeeded"],
+    "projects": ["demo"],
+    "payload": "thin",
+    "headers": {},
+    "enabled": True,
+    "disabled_at": None,
+    "disabled_reason": None,
+    "failing_since": None,
+    "key_id": "key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60",
+    "created_at": "2026-01-01T00:00:00.000Z",
+}
+DELIVERY: Final[dict[str, Any]] = {
+    "id": "dlv_0190f3c2a4b87c0e9a5d1f2e3c4b5a81",
+    "webhook_id": "whk_0190f3c2a4b87c0e9a5d1f2e3c4b5a80",
+    "event_id": "evt_0190f3c2a4b87c0e9a5d1f2e3c4b5a82",
+    "event_type": "command.succeeded",
+    "project": "demo",
+    "state": "failed",
+    "created_at": "2026-01-01T00:00:00.000Z",
+    "next_attempt_at": "2026-01-01T00:00:05.000Z",
+    "attempts": [
+        {
+            "at": "2026-01-01T00:00:00.000Z",
+            "status": 500,
+            "duration_ms": 12,
+            "error": "it answered 500",
+        }
+    ],
+}
+SENT: Final[dict[str, Any]] = DELIVERY | {
+    "attempts": [DELIVERY["attempts"][0] | {"response": {"text": "oops"}}],
+    "body": (
+        '{"type":"command.succeeded","timestamp":"2026-01-01T00:00:00.000Z",'
+        f'"data":{{"id":"{_ID}","project":"demo","kind":"shell","state":"succeeded"}}}}'
+    ),
+}
+
+
 def page_of(example: dict[str, Any]) -> dict[str, Any]:
     """One page with one item."""
     return {"items": [example], "next_cursor": None}

@@ -82,6 +82,7 @@ class Function:
     watches: tuple[str, ...] = ()  # kinds of Kubernetes objects, for an ApiServerSource
     workspaces: str = ""  # runs only where workspaces are these; empty: everywhere
     dead_letter_sink: bool = False
+    rung: bool = False  # its events come from other functions, straight to its address
     startup: list[Callable[[Any], Any]] = field(default_factory=list)
     shutdown: list[Callable[[Any], Any]] = field(default_factory=list)
 

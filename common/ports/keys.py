@@ -24,10 +24,14 @@ class Grant:
 
 @dataclass(frozen=True)
 class CreatedKey:
-    """A stored key; `replayed` when an earlier request with the same Idempotency-Key made it."""
+    """A stored key; `replayed` when an earlier request with the same Idempotency-Key made it.
+
+    `event`: the outbox id of its CloudEvent, when this request left one.
+    """
 
     key: ApiKey
     replayed: bool
+    event: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,12 @@ class KeyStore(Protocol):
         """
         ...
 
-    def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
-        """Revoke and end its waiting commands with `outcome`; False when there is no such key."""
+    def revoke(
+        self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin
+    ) -> UUID | None:
+        """Revoke, end its waiting commands with `outcome`, disable its webhooks.
+
+        Answers the outbox id of its CloudEvent (there is none when it was revoked before); None
+        when there is no such key.
+        """
         ...

@@ -10,13 +10,17 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class OutgoingEvent:
-    """A CloudEvent: ids only, no output, no secret; `id` is stable over retries."""
+    """A CloudEvent: ids only, no output, no secret; `id` is stable over retries.
+
+    `webhooks`: an endpoint may want to hear it.
+    """
 
     id: UUID
     type: str
     subject: str
     data: dict[str, Any]
     traceparent: str | None = None
+    webhooks: bool = False
 
 
 class Outbox(Protocol):

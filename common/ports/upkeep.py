@@ -17,6 +17,7 @@ class Retention:
     audit_days: int = 400
     idempotency_hours: int = 24
     dead_letters_days: int = 30
+    deliveries_days: int = 90
 
 
 @dataclass(frozen=True)

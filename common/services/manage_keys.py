@@ -5,6 +5,7 @@ No key makes, widens or gets hold of one that may do more than itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -24,8 +25,9 @@ FARTHEST_EXPIRY: Final = timedelta(days=36_500)  # what every clock and calendar
 
 
 class ManageKeys:
-    def __init__(self, store: KeyStore) -> None:
+    def __init__(self, store: KeyStore, publish: Callable[[UUID | None], object]) -> None:
         self._store = store
+        self._publish = publish
 
     def create(
         self, wanted: ApiKey, caller: Caller, origin: Origin, idempotency: Idempotency | None
@@ -39,6 +41,7 @@ class ManageKeys:
         text = keys.new_key()
         key = ApiKey(**(wanted.__dict__ | {"prefix": keys.prefix_of(text)}))
         created = self._store.create(key, keys.hash_of(text), caller, origin, idempotency)
+        self._publish(created.event)
         return created, None if created.replayed else text
 
     def ensure_admin(self, text: str) -> None:
@@ -112,6 +115,7 @@ class ManageKeys:
         done = self._store.rotate(key.id, new, grace_s, caller, origin, idempotency)
         if isinstance(done, str):
             raise _refusal(done, text)
+        self._publish(done.event)
         return done, None if done.replayed else secret
 
     def _live(self, text: str, caller: Caller) -> ApiKey:
@@ -123,8 +127,10 @@ class ManageKeys:
     def revoke(self, text: str, caller: Caller, origin: Origin) -> None:
         """Invalid from the next request on; its waiting commands end, its running ones go on."""
         key = self.one(text, caller)
-        if not self._store.revoke(key.id, never_ran(Reason.KEY_REVOKED), caller, origin):
+        event = self._store.revoke(key.id, never_ran(Reason.KEY_REVOKED), caller, origin)
+        if event is None:
             raise NotFound(f"there is no {text[:80]!r}")
+        self._publish(event)
 
 
 def _refuse(status: str, text: str) -> None:

@@ -35,6 +35,7 @@ class Repair:
         discover: Callable[[], object],
         keep: Retention,
         seal: Callable[[], object],
+        webhooks: Callable[[], object],
     ) -> None:
         self._upkeep = upkeep
         self._relay = relay
@@ -43,6 +44,7 @@ class Repair:
         self._discover = discover
         self._keep = keep
         self._seal = seal
+        self._webhooks = webhooks
 
     def __call__(self) -> list[str]:
         """One tick; answers the names of the jobs that failed."""
@@ -52,6 +54,7 @@ class Repair:
             ("expire", self._expire),
             ("ring", self._ring),
             ("outbox", self._publish),
+            ("webhooks", self._webhooks),
             ("seal", self._seal),
             ("partitions", lambda: self._upkeep.make_partitions(PARTITION_DAYS)),
             ("retention", lambda: self._upkeep.drop_expired(self._keep)),

@@ -46,7 +46,8 @@ def _check_routes(function: Function) -> None:
         if public and not inside:
             raise DeclarationError(f"{function.name}: {route.path} is outside of its prefixes")
     handles_events = any(route.kind == "event" for route in function.routes)
-    called = any((function.trigger, function.schedule, function.watches, function.dead_letter_sink))
+    callers = (function.trigger, function.schedule, function.watches, function.dead_letter_sink)
+    called = any((*callers, function.rung))
     if handles_events != bool(called):
         raise DeclarationError(f"{function.name}: events and who sends them do not fit together")
 

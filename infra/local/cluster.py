@@ -83,6 +83,8 @@ class Cluster:
 
     async def start(self, public: socket.socket, launcher: Launcher) -> None:
         """Begin to serve; returns before anything was started that nobody asked for."""
+        self._url = f"http://127.0.0.1:{public.getsockname()[1]}"
+        self._environment.setdefault("RDEV_PUBLIC_URL", self._url)
         self.functions = {
             spec.name: Function(
                 spec,
@@ -101,7 +103,6 @@ class Cluster:
         sender = EventSender(self.functions, background=True)
         ticks = self._manifests.sources
         self.ticker = Ticker(ticks, sender, self._settings.tick_s, self._is_quiet)
-        self._url = f"http://127.0.0.1:{public.getsockname()[1]}"
         self.gateway = Gateway(self.functions, self.broker.ingress)
         await self._serve(public, self.gateway.public)
         await self._serve(self._internal_socket, self.gateway.internal)

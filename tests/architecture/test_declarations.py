@@ -23,11 +23,14 @@ OPEN = {
     ("health", "GET", "/metrics"): "not routed in public; counts only",
     ("reference", "GET", "/openapi.json"): "public documentation",
     ("reference", "GET", "/docs"): "public documentation",
+    ("on_command_finished", "POST", "/"): "cluster-local doorbell without authority",
     ("on_command_queued", "POST", "/"): "cluster-local doorbell without authority",
     ("on_command_queued", "POST", "/follow"): "cluster-local, holds and changes nothing",
     ("on_dead_letter", "POST", "/"): "cluster-local, the broker has no key",
     ("on_pods_changed", "POST", "/"): "cluster-local doorbell without authority",
     ("on_tick", "POST", "/"): "cluster-local doorbell without authority",
+    ("on_webhook_due", "POST", "/"): "cluster-local doorbell without authority",
+    ("on_webhook_due", "POST", "/follow"): "cluster-local, holds and changes nothing",
 }
 
 
@@ -55,11 +58,13 @@ def test_scopes_are_of_the_closed_list() -> None:
 
 
 def test_only_functions_that_seal_or_open_secrets_get_their_keys() -> None:
-    """The secret keys are with those that submit commands and with the runner, nowhere else."""
+    """Those that submit commands, the runner, and webhooks with their sender, nowhere else."""
     assert {f.name for f in FUNCTIONS if f.secret_keys} == {
         "commands",
         "on_command_queued",
+        "on_webhook_due",
         "projects",
+        "webhooks",
     }
 
 

@@ -19,7 +19,7 @@ def rdev(
     """A running rdev with the project `demo`; a suite may ask for it in a pod, by `pods`."""
     home: Path = tmp_path_factory.mktemp("home")
     if getattr(request, "param", "directories") == "directories":
-        running = Rdev(home).start()
+        running = Rdev(home, RDEV_WEBHOOK_ALLOW="127.0.0.0/8").start()
         yield running
         running.stop()
         return

@@ -17,6 +17,7 @@ from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.projects import MemoryProjectStore
 from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.state import MemoryState
+from common.adapters.memory.webhooks import MemoryDeliveryQueue, MemoryWebhookStore
 from common.bootstrap import App
 from common.domain import identifiers, keys
 from common.domain.identifiers import new_id
@@ -57,6 +58,9 @@ class House:
                 "sealer": fakes.FakeSealer(),
                 "signals": fakes.FakeSignals(),
                 "tailer": fakes.FakeTailer(),
+                "webhooks": MemoryWebhookStore(self.state),
+                "delivery_queue": MemoryDeliveryQueue(self.state),
+                "sender_bell": fakes.FakeSenderBell(),
             },
         )
 

@@ -43,6 +43,17 @@ TABLE = {
     "GET /v1/streams/commands/{id}": {"commands:read"},
     "GET /v1/streams/projects/{project}": {"commands:read"},
     "GET /v1/usage": {"usage:read"},
+    "POST /v1/webhooks": {"webhooks:write"},
+    "GET /v1/webhooks": {"webhooks:write"},
+    "GET /v1/webhooks/{id}": {"webhooks:write"},
+    "PATCH /v1/webhooks/{id}": {"webhooks:write"},
+    "DELETE /v1/webhooks/{id}": {"webhooks:write"},
+    "POST /v1/webhooks/{id}/rotate": {"webhooks:write"},
+    "POST /v1/webhooks/{id}/ping": {"webhooks:write"},
+    "GET /v1/webhooks/{id}/deliveries": {"webhooks:write"},
+    "GET /v1/webhooks/{id}/deliveries/{delivery}": {"webhooks:write"},
+    "POST /v1/webhooks/{id}/deliveries/{delivery}/redeliver": {"webhooks:write"},
+    "POST /v1/webhooks/{id}/recover": {"webhooks:write"},
 }
 ROUTES = {
     f"{route.method} {route.path}": (function.name, route)
@@ -73,5 +84,9 @@ def test_a_scope_opens_exactly_its_doors(house: House, name: str) -> None:
 
 
 def path_of(route: Route) -> str:
-    kind = "key" if route.path.startswith("/v1/keys") else "cmd"
-    return route.path.format_map({"id": f"{kind}_" + "0" * 32, "project": "demo"})
+    kinds = {"keys": "key", "webhooks": "whk"}
+    kind = kinds.get(route.path.split("/")[2], "cmd")
+    nobody = "0" * 32
+    return route.path.format_map(
+        {"id": f"{kind}_{nobody}", "delivery": f"dlv_{nobody}", "project": "demo"}
+    )

@@ -18,6 +18,7 @@ from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.state import MemoryState
+from common.adapters.memory.webhooks import MemoryDeliveryQueue, MemoryWebhookStore
 from common.bootstrap import App
 from common.settings import Settings, read
 from tests.unit import fakes
@@ -91,6 +92,10 @@ class Api:
         self.signals = fakes.FakeSignals()
         self.bell = fakes.FakeBell()
         self.tailer = fakes.FakeTailer()
+        self.webhooks = MemoryWebhookStore(self.audit_state)
+        self.delivery_queue = MemoryDeliveryQueue(self.audit_state)
+        self.courier = fakes.FakeCourier()
+        self.sender_bell = fakes.FakeSenderBell()
         self._made: dict[str, ASGIApp] = {}
         self.app = App(
             settings,
@@ -105,6 +110,10 @@ class Api:
                 "bell": self.bell,
                 "tailer": self.tailer,
                 "sessions": MemorySessionStore(self.audit_state),
+                "webhooks": self.webhooks,
+                "delivery_queue": self.delivery_queue,
+                "courier": self.courier,
+                "sender_bell": self.sender_bell,
                 "sealer": fakes.FakeSealer(),
             },
         )

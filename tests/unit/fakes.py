@@ -10,14 +10,14 @@ import builtins
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Any
 from uuid import UUID, uuid4
 
-from common.domain import identifiers, keys
+from common.domain import identifiers, keys, receivers
 from common.domain.accounting import SessionTotal
 from common.domain.agent import result_in
 from common.domain.command import (
@@ -36,6 +36,7 @@ from common.domain.events import AGENT, END, NewEvent
 from common.domain.keys import ApiKey, Caller
 from common.domain.launch import run_id
 from common.domain.project import FoundProject, Phase, Project
+from common.domain.webhooks import Answer
 from common.domain.workspace import Place
 from common.ports.commands import Cancelled, Filter, Idempotency, Origin, Segment, Submitted
 from common.ports.keys import CreatedKey, Grant, NewText
@@ -291,6 +292,38 @@ class FakeBell:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.rung) >= count, timeout=20)
             return list(self.rung)
+
+
+class FakeSenderBell:
+    """Counts rings."""
+
+    def __init__(self) -> None:
+        self.rings = 0
+
+    def ring(self) -> None:
+        self.rings += 1
+
+
+class FakeCourier:
+    """Answers as a test says, one after the other, and remembers what was posted."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.posted: list[tuple[str, dict[str, str], bytes]] = []
+        self.resolves: dict[str, list[str]] = {}
+        self.during: Callable[[], object] = lambda: None
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        self.posted.append((url, dict(headers), body))
+        self.during()
+        return self.answers.pop(0) if self.answers else Answer(200, 1)
+
+    def sign(self, secret: bytes, name: str, at: datetime, body: bytes) -> str:
+        return "v1," + secret.decode()
+
+    def check(self, url: str) -> None:
+        receiver = receivers.parse(url)
+        receivers.check(receiver, self.resolves.get(receiver.host, ["1.1.1.1"]), ())
 
 
 class FakeOutbox:
@@ -589,9 +622,11 @@ class FakeKeys:
         self.rows[new.hash] = made
         return CreatedKey(made, replayed=False)
 
-    def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
+    def revoke(
+        self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin
+    ) -> UUID | None:
         self.revoked.append(key_id)
-        return True
+        return identifiers.new_id()
 
 
 class FakeProjects:

@@ -45,6 +45,9 @@ FITS = ApiKey(
 )
 
 
+EVENT = UUID(int=9)
+
+
 class Store:
     def __init__(self) -> None:
         self.rows: dict[UUID, ApiKey] = {}
@@ -92,9 +95,11 @@ class Store:
         self.hashes.append(new.hash)
         return CreatedKey(replace(self.rows[key_id], id=new.id, prefix=new.prefix), replayed=False)
 
-    def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
+    def revoke(
+        self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin
+    ) -> UUID | None:
         self.outcomes.append(outcome)
-        return key_id in self.rows
+        return EVENT if key_id in self.rows else None
 
 
 @pytest.fixture
@@ -103,7 +108,7 @@ def store() -> Store:
 
 
 def manage(store: Store) -> ManageKeys:
-    return ManageKeys(store)  # type: ignore[arg-type]
+    return ManageKeys(store, lambda _event: None)  # type: ignore[arg-type]
 
 
 def show(key: ApiKey) -> str:

@@ -16,7 +16,17 @@ from common.services.repair import PARTITION_DAYS, Repair
 from common.services.wakeups import Wakeups
 from tests.unit.fakes import FakeBell, FakeRelay, FakeSignals
 
-JOBS = ["discover", "promote", "expire", "ring", "outbox", "seal", "partitions", "retention"]
+JOBS = [
+    "discover",
+    "promote",
+    "expire",
+    "ring",
+    "outbox",
+    "webhooks",
+    "seal",
+    "partitions",
+    "retention",
+]
 
 
 class FakeUpkeep:
@@ -75,6 +85,7 @@ class World:
             lambda: self.upkeep.do("discover"),
             Retention(),
             lambda: self.upkeep.do("seal"),
+            lambda: self.upkeep.do("webhooks"),
         )
 
     def _leftovers(self) -> int:

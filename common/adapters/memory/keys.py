@@ -52,7 +52,8 @@ class MemoryKeyStore:
             self._state.keys[key.id] = KeyRow(key, key_hash)
             self._state.record(caller, origin, "key.created", show(KEY, key.id))
             self._state.remember(caller, idempotency, key.id)
-            return CreatedKey(key, replayed=False)
+            event = self._state.announce_key("created", key.id)
+            return CreatedKey(key, replayed=False, event=event)
 
     def ensure_admin(self, key: ApiKey, key_hash: bytes) -> None:
         with self._state.lock:
@@ -105,20 +106,31 @@ class MemoryKeyStore:
             row.key = replace(row.key, replaced_by=new.id, expires_at=ends)
             self._state.record(caller, origin, "key.rotated", show(KEY, key_id))
             self._state.remember(caller, idempotency, new.id)
-            return CreatedKey(key, replayed=False)
+            for webhook in self._state.webhooks.values():
+                if webhook.endpoint.key_id == key_id:
+                    webhook.endpoint = replace(webhook.endpoint, key_id=new.id)
+            event = self._state.announce_key("created", new.id)
+            return CreatedKey(key, replayed=False, event=event)
 
-    def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
+    def revoke(
+        self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin
+    ) -> UUID | None:
         with self._state.lock:
             row = self._state.keys.get(key_id)
             if row is None:
-                return False
+                return None
+            event = new_id()
             if row.key.revoked_at is None:
                 row.key = replace(row.key, revoked_at=self._state.clock())
                 self._state.record(caller, origin, "key.revoked", show(KEY, key_id))
+                event = self._state.announce_key("revoked", key_id)
+                for webhook in self._state.webhooks.values():
+                    if webhook.endpoint.key_id == key_id:
+                        self._state.disable_webhook(webhook, "key_revoked")
             for command in self._state.by_id():
                 if command.command.key_id == key_id and command.command.state in WAITING:
                     self._state.end(command, State.CANCELLED, outcome, new_id())
-            return True
+            return event
 
     def list(self, before: UUID | None, limit: int) -> list[ApiKey]:
         with self._state.lock:

@@ -16,10 +16,11 @@ from uuid import UUID
 from common.domain.audit import AuditEntry
 from common.domain.command import ACTIVE, Command, State
 from common.domain.errors import FieldError, InvalidField, InvalidRequest
-from common.domain.events import END, STATE, Event, NewEvent, dumps
-from common.domain.identifiers import COMMAND, show
+from common.domain.events import END, STATE, Event, NewEvent, dumps, timestamp
+from common.domain.identifiers import COMMAND, KEY, WEBHOOK, new_id, parse, show
 from common.domain.keys import ApiKey, Caller
 from common.domain.project import FoundProject
+from common.domain.webhooks import Attempt, DeliveryState, Endpoint, Message
 from common.ports.commands import Idempotency, Origin
 from common.ports.outbox import OutgoingEvent
 from common.ports.upkeep import DeadLetter
@@ -27,6 +28,7 @@ from common.ports.upkeep import DeadLetter
 Clock = Callable[[], datetime]
 
 OTHER_STREAM: Final = "stderr"
+_EVENTS: Final = "ai.orchard9.rdev."
 POSITIONS: Final = 1000  # a longer queue is not counted
 _SECRET_PARTS: Final = ("result", "structured_output", "permission_denials")
 
@@ -87,6 +89,43 @@ class OutboxRow:
     next_at: datetime
 
 
+@dataclass
+class WebhookRow:
+    """An endpoint with its secrets (sealed, and until when) and how it does."""
+
+    endpoint: Endpoint
+    sealed_headers: bytes | None
+    secrets: list[tuple[bytes, datetime | None]]
+    failures: int = 0
+    rests_until: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+@dataclass
+class HeardRow:
+    """An event that an endpoint may want to hear."""
+
+    message: Message
+    project: str | None
+    fanned: bool = False
+
+
+@dataclass
+class DeliveryRow:
+    """A delivery; `next_at` is the end of its lease while it has one."""
+
+    id: UUID
+    endpoint_id: UUID
+    event_id: UUID
+    created_at: datetime
+    next_at: datetime
+    state: DeliveryState = DeliveryState.PENDING
+    tries: int = 0
+    token: int = 0
+    lease_until: datetime | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class IdempotencyRow:
     """The first answer to an Idempotency-Key."""
@@ -114,6 +153,9 @@ class MemoryState:
         self.audit: list[AuditEntry] = []
         self.audit_chain: list[tuple[int, bytes]] = []
         self.dead_letters: dict[UUID, tuple[DeadLetter, datetime]] = {}
+        self.webhooks: dict[UUID, WebhookRow] = {}
+        self.heard: dict[UUID, HeardRow] = {}
+        self.deliveries: dict[UUID, DeliveryRow] = {}
         self.lanes: dict[tuple[str, UUID], int] = {}
         self.workers: set[int] = set()
         self.jobs: set[str] = set()
@@ -226,7 +268,7 @@ class MemoryState:
         self.publish(
             OutgoingEvent(
                 event,
-                f"ai.orchard9.rdev.command.{type_}.v1",
+                f"{_EVENTS}command.{type_}.v1",
                 f"projects/{command.project}/commands/{shown_id}",
                 data,
                 command.traceparent,
@@ -234,8 +276,49 @@ class MemoryState:
         )
 
     def publish(self, event: OutgoingEvent) -> None:
+        """An outbox row; what a webhook may want to hear is kept for it too."""
         now = self.clock()
+        type_ = event.type.removeprefix(_EVENTS).removesuffix(".v1")
+        live = [row.endpoint for row in self.webhooks.values() if row.deleted_at is None]
+        if any(one.event_types is None or type_ in one.event_types for one in live):
+            facts = self._facts(event.data["id"]) if type_.startswith("command.") else {}
+            message = Message(event.id, type_, now, copied(event.data), facts)
+            self.heard[event.id] = HeardRow(message, event.data.get("project"))
+            event = replace(event, webhooks=True)
         self.outbox[event.id] = OutboxRow(event, now, now + timedelta(seconds=5))
+
+    def _facts(self, shown_id: str) -> dict[str, Any]:
+        command = self.commands[parse(COMMAND, shown_id)].command
+        return {
+            "key_id": show(KEY, command.key_id),
+            "labels": command.labels,
+            "session_id": command.session,
+            "priority": command.priority.label,
+            "retry_of": show(COMMAND, command.retry_of) if command.retry_of else None,
+            "created_at": _time(command.created_at),
+            "started_at": _time(command.started_at),
+            "finished_at": _time(command.finished_at),
+        }
+
+    def announce_key(self, what: str, key_id: UUID) -> UUID:
+        """The CloudEvent of a key: its id and nothing else."""
+        shown = show(KEY, key_id)
+        event = OutgoingEvent(new_id(), f"{_EVENTS}key.{what}.v1", f"keys/{shown}", {"id": shown})
+        self.publish(event)
+        return event.id
+
+    def disable_webhook(self, row: WebhookRow, reason: str) -> UUID | None:
+        """Stop an endpoint; its CloudEvent, or None when it was disabled before."""
+        if row.endpoint.disabled_at is not None or row.deleted_at is not None:
+            return None
+        row.endpoint = replace(row.endpoint, disabled_at=self.clock(), disabled_reason=reason)
+        shown = show(WEBHOOK, row.endpoint.id)
+        data = {"id": shown, "reason": reason}
+        type_ = f"{_EVENTS}webhook.disabled.v1"
+        event = OutgoingEvent(new_id(), type_, f"webhooks/{shown}", data)
+        self.publish(event)
+        self.record(None, Origin(""), "webhook.disabled", shown)
+        return event.id
 
     def record(
         self,
@@ -285,6 +368,10 @@ class MemoryState:
             self.idempotency[caller.key_id, given.route, given.key] = IdempotencyRow(
                 given.request_hash, response, self.clock()
             )
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else timestamp(at)
 
 
 def storable(*texts: str | None) -> None:

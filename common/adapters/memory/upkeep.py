@@ -77,6 +77,9 @@ class MemoryUpkeep:
                 "audit_log": self._drop_audit(keep.audit_days),
                 "idempotency": self._drop_idempotency(keep.idempotency_hours),
                 "dead_letters": self._drop_dead_letters(keep.dead_letters_days),
+                "webhook_events": self._drop_heard(keep.deliveries_days),
+                "attempts": 0,  # they are part of their deliveries here
+                "webhooks": self._drop_webhooks(),
             }
 
     def bury(self, letter: DeadLetter) -> None:
@@ -136,4 +139,26 @@ class MemoryUpkeep:
         old = [letter_id for letter_id, (_, at) in letters if at < before]
         for letter_id in old:
             del self._state.dead_letters[letter_id]
+        return len(old)
+
+    def _drop_heard(self, days: int) -> int:
+        """Events and with them their deliveries."""
+        before = self._state.clock() - timedelta(days=days)
+        old = {event_id for event_id, row in self._state.heard.items() if row.message.at < before}
+        for event_id in old:
+            del self._state.heard[event_id]
+        for row in [r for r in self._state.deliveries.values() if r.event_id in old]:
+            del self._state.deliveries[row.id]
+        return len(old)
+
+    def _drop_webhooks(self) -> int:
+        before = self._state.clock() - timedelta(days=1)
+        used = {row.endpoint_id for row in self._state.deliveries.values()}
+        old = [
+            endpoint_id
+            for endpoint_id, row in self._state.webhooks.items()
+            if row.deleted_at is not None and row.deleted_at < before and endpoint_id not in used
+        ]
+        for endpoint_id in old:
+            del self._state.webhooks[endpoint_id]
         return len(old)

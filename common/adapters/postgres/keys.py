@@ -11,6 +11,7 @@ from common.adapters.postgres import rows
 from common.adapters.postgres.connection import Row
 from common.adapters.postgres.parameters import jsonb
 from common.adapters.postgres.pool import Database
+from common.domain.identifiers import new_id
 from common.domain.keys import ApiKey, Caller, RateLimit
 from common.ports.commands import Idempotency, Origin
 from common.ports.keys import CreatedKey, Grant, NewText
@@ -42,10 +43,12 @@ class PgKeyStore:
         origin: Origin,
         idempotency: Idempotency | None,
     ) -> CreatedKey:
+        event = new_id()
         answer = self._db.one(
             "key_create",
             key=_as_json(key),
             hash=key_hash,
+            event=event,
             audit=rows.audit(caller, origin),
             idempotency=rows.idempotency(idempotency),
         )
@@ -53,7 +56,7 @@ class PgKeyStore:
         rows.refuse_idempotency(answer["status"])
         stored = self.get(answer["key_id"])
         assert stored is not None  # keys are never deleted
-        return CreatedKey(stored, replayed=answer["status"] == "replay")
+        return CreatedKey(stored, replayed=answer["status"] == "replay", event=event)
 
     def ensure_admin(self, key: ApiKey, key_hash: bytes) -> None:
         self._db.run(
@@ -91,9 +94,11 @@ class PgKeyStore:
             "prefix": new.prefix,
             "created_at": new.created_at.isoformat(),
         }
+        event = new_id()
         answer = self._db.one(
             "key_rotate",
             id=key_id,
+            event=event,
             new=jsonb(wanted),
             hash=new.hash,
             grace_s=grace_s,
@@ -106,15 +111,20 @@ class PgKeyStore:
             return str(answer["status"])
         stored = self.get(answer["key_id"])
         assert stored is not None  # keys are never deleted
-        return CreatedKey(stored, replayed=answer["status"] == "replay")
+        return CreatedKey(stored, replayed=answer["status"] == "replay", event=event)
 
-    def revoke(self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin) -> bool:
-        answer = self._db.one("key_revoke", id=key_id, audit=rows.audit(caller, origin))
+    def revoke(
+        self, key_id: UUID, outcome: dict[str, Any], caller: Caller, origin: Origin
+    ) -> UUID | None:
+        event = new_id()
+        answer = self._db.one(
+            "key_revoke", id=key_id, event=event, audit=rows.audit(caller, origin)
+        )
         if not (answer and answer["known"]):
-            return False
+            return None
         while self._end_waiting(key_id, outcome):
             pass
-        return True
+        return event
 
     def _end_waiting(self, key_id: UUID, outcome: dict[str, Any]) -> int:
         answer = self._db.one("end_waiting", key=key_id, outcome=jsonb(outcome), limit=_END_AT_ONCE)

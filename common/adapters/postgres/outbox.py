@@ -28,4 +28,6 @@ class PgOutbox:
 
 
 def _event(row: Row) -> OutgoingEvent:
-    return OutgoingEvent(row["id"], row["type"], row["subject"], row["data"], row["traceparent"])
+    return OutgoingEvent(
+        row["id"], row["type"], row["subject"], row["data"], row["traceparent"], row["webhooks"]
+    )

@@ -52,6 +52,10 @@ class PgUpkeep:
             "audit_log": self._drop("drop_audit", days=keep.audit_days),
             "idempotency": self._drop("drop_idempotency", hours=keep.idempotency_hours),
             "dead_letters": self._drop("drop_dead_letters", days=keep.dead_letters_days),
+            "webhook_events": self._drop("drop_webhook_events", days=keep.deliveries_days),
+            # Attempts go on for some days after the event that a delivery is of.
+            "attempts": self._drop_once("drop_attempts", days=keep.deliveries_days + 1),
+            "webhooks": self._drop("drop_webhooks"),
         }
 
     def bury(self, letter: DeadLetter) -> None:

@@ -28,7 +28,7 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     if any(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in text):
         raise ValueError("control, format and line-breaking characters are not allowed")
     return text
@@ -44,7 +44,7 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
             )
         if len(value) > 256:
             raise ValueError(f"the value of {name} has more than 256 characters")
-        _one_line(value)
+        one_line(value)
     return labels
 
 
@@ -55,7 +55,7 @@ def _within_reach(at: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_within_reach)]  # in filters
-Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_one_line)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(one_line)]
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 Page = Annotated[int, Field(ge=1, le=200)]
 

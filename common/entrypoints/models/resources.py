@@ -332,6 +332,102 @@ class AuditVerdict(Resource):
     broken: BrokenEntry | None
 
 
+class Webhook(Resource):
+    """Where events are sent. Values of its headers are secret: each name maps to null."""
+
+    id: Annotated[str, Field(pattern=r"^whk_[0-9a-f]{32}$")]
+    url: str
+    description: str
+    event_types: Annotated[list[str] | None, Field(description="null: all")]
+    projects: Annotated[list[str] | None, Field(description="null: all")]
+    payload: Literal["thin", "full"]
+    headers: dict[str, None]
+    enabled: bool
+    disabled_at: AwareDatetime | None
+    disabled_reason: Annotated[
+        Literal["user", "gone", "failing", "key_revoked"] | None,
+        Field(description="gone: it answered 410; failing: for five days without a break"),
+    ]
+    failing_since: AwareDatetime | None
+    key_id: KeyId
+    created_at: AwareDatetime
+
+
+class CreatedWebhook(Webhook):
+    """A webhook with a secret just made."""
+
+    secret: Annotated[
+        str | None,
+        Field(description="`whsec_…`; in this answer only, null in a replayed one"),
+    ]
+
+
+class WebhookPage(Resource):
+    """Webhooks, newest first."""
+
+    items: list[Webhook]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class Attempt(Resource):
+    """One request that was made."""
+
+    at: AwareDatetime
+    status: Annotated[int | None, Field(description="null: there was no answer")]
+    duration_ms: int
+    error: Annotated[str | None, Field(description="why it does not count as delivered")]
+
+
+class Delivery(Resource):
+    """One event on its way to one webhook."""
+
+    id: Annotated[str, Field(pattern=r"^dlv_[0-9a-f]{32}$")]
+    webhook_id: str
+    event_id: Annotated[str, Field(description="the `webhook-id`, the same in every attempt")]
+    event_type: str
+    project: str | None
+    state: Annotated[
+        Literal["pending", "failed", "delivered", "dead"],
+        Field(description="failed: there will be another attempt; dead: there will be none"),
+    ]
+    created_at: AwareDatetime
+    next_attempt_at: AwareDatetime | None
+    attempts: Annotated[list[Attempt], Field(description="oldest first")]
+
+
+class AnswerHead(Resource):
+    """The beginning of an answer, 20 kB at most: `text` when it is UTF-8, else `b64`."""
+
+    text: str | None = None
+    b64: str | None = None
+
+
+class AnsweredAttempt(Attempt):
+    """An attempt, with what was answered."""
+
+    response: AnswerHead
+
+
+class SentDelivery(Delivery):
+    """A delivery alone."""
+
+    attempts: list[AnsweredAttempt]  # type: ignore[assignment]  # the same and more
+    body: Annotated[str, Field(description="what is signed and sent, byte for byte")]
+
+
+class DeliveryPage(Resource):
+    """Deliveries, newest first."""
+
+    items: list[Delivery]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class Recovered(Resource):
+    """What a recovery began."""
+
+    deliveries: Annotated[int, Field(description="how many are sent again")]
+
+
 class Alive(Resource):
     """The API answers."""
 

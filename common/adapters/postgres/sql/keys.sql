@@ -6,7 +6,7 @@ SELECT * FROM authorise(:hash, :scopes, :ip, :counts);
 
 -- name: key_create
 -- Store a key, with its audit row and its Idempotency-Key.
-SELECT status, key_id FROM create_key(:key, :hash, :audit, :idempotency);
+SELECT status, key_id FROM create_key_announced(:key, :hash, :audit, :idempotency, :event);
 
 -- name: key_ensure
 -- Make a key be exactly as given and unlimited, whatever became of it.
@@ -34,11 +34,11 @@ SELECT update_key(:id, :changes, :audit) AS status;
 
 -- name: key_rotate
 -- Replace a key by a new one, with its audit row and its Idempotency-Key.
-SELECT status, key_id FROM rotate_key(:id, :new, :hash, :grace_s, :audit, :idempotency);
+SELECT status, key_id FROM rotate_key_announced(:id, :new, :hash, :grace_s, :audit, :idempotency, :event);
 
 -- name: key_revoke
 -- Revoke a key.
-SELECT revoke_key(:id, :audit) AS known;
+SELECT revoke_key_announced(:id, :audit, :event) AS known;
 
 -- name: end_waiting
 -- End some of the commands of a key that still wait.

@@ -2,7 +2,7 @@
 
 -- name: outbox_take
 -- The rows with these ids that are still unsent.
-SELECT o.id, o.type, o.subject, o.data, o.traceparent FROM outbox o
+SELECT o.id, o.type, o.subject, o.data, o.traceparent, o.webhooks FROM outbox o
  WHERE o.id = ANY (:ids::uuid[]) ORDER BY o.created_at, o.id;
 
 -- name: outbox_take_left
@@ -13,8 +13,8 @@ WITH due AS (
 taken AS (
   UPDATE outbox o SET next_at = clock_timestamp() + interval '5 s', attempts = o.attempts + 1
     FROM due WHERE o.id = due.id
-  RETURNING o.id, o.type, o.subject, o.data, o.traceparent, o.created_at)
-SELECT id, type, subject, data, traceparent FROM taken ORDER BY created_at, id;
+  RETURNING o.id, o.type, o.subject, o.data, o.traceparent, o.webhooks, o.created_at)
+SELECT id, type, subject, data, traceparent, webhooks FROM taken ORDER BY created_at, id;
 
 -- name: outbox_sent
 -- Forget rows the broker has accepted.
