@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from common.domain.command import Command
     from common.ports.audit import AuditLog
+    from common.ports.claude_files import ClaudeFiles
     from common.ports.commands import CommandStore
     from common.ports.dependencies import Dependencies
     from common.ports.discovery import Cluster, DiscoveryStore
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from common.ports.sessions import SessionStore
     from common.ports.signals import Signals
     from common.ports.status import SystemStatus
+    from common.ports.transport import Transport
     from common.ports.upkeep import Upkeep
     from common.ports.webhooks import Courier, DeliveryQueue, SenderBell, WebhookStore
     from common.ports.workspace import Workspace
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from common.services.fan_out import FanOut
     from common.services.follower import Follower
     from common.services.health import Health
+    from common.services.manage_claude_config import ManageClaudeConfig
     from common.services.manage_keys import ManageKeys
     from common.services.manage_webhooks import ManageWebhooks
     from common.services.oversee import Oversee
@@ -225,19 +228,29 @@ class App:
     def workspace(self) -> Workspace:
         from common.services.supervision import SupervisedWorkspace
 
+        return SupervisedWorkspace(self.transport)
+
+    @cached_property
+    def claude_files(self) -> ClaudeFiles:
+        from common.services.claude_files import WorkspaceClaudeFiles
+
+        return WorkspaceClaudeFiles(self.transport)
+
+    @cached_property
+    def transport(self) -> Transport:
+        """The way into workspaces. Raises Unavailable."""
         if self.on_kubernetes:
             from common.adapters.kubernetes.pods import Pods
             from common.adapters.kubernetes.transport import KubernetesTransport
 
             api, runs = self.kubernetes_api, self.settings.workspace_runs
-            pods = KubernetesTransport(api.access, Pods(api), self.breakers, runs)
-            return SupervisedWorkspace(pods)
+            return KubernetesTransport(api.access, Pods(api), self.breakers, runs)
 
         from pathlib import Path
 
         from common.adapters.workspace_local import LocalTransport
 
-        return SupervisedWorkspace(LocalTransport(Path(self.settings.home).resolve() / "runs"))
+        return LocalTransport(Path(self.settings.home).resolve() / "runs")
 
     @cached_property
     def kubernetes_api(self) -> Any:
@@ -388,6 +401,12 @@ class App:
 
         holder = Holder(self.service_url(SENDER) + "/follow")
         return Presence(holder.hold, lambda: self.sender.sending)
+
+    @cached_property
+    def manage_claude_config(self) -> ManageClaudeConfig:
+        from common.services.manage_claude_config import ManageClaudeConfig
+
+        return ManageClaudeConfig(self.read_projects, self.claude_files, self.audit)
 
     @cached_property
     def oversee(self) -> Oversee:

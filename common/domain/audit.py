@@ -32,8 +32,8 @@ class AuditEntry:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A request that was refused: an entry that no transaction wrote."""
+class NewEntry:
+    """An entry that is no part of a change's transaction: a refusal, a change elsewhere."""
 
     at: datetime
     key_id: UUID | None

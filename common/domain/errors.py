@@ -9,6 +9,8 @@ RdevError
 │   └── Expired           was there; its retention is over
 ├── MethodNotAllowed
 ├── Conflict              the resource is in a state that does not allow it
+├── PreconditionFailed    it is not (any more) what If-Match says
+├── PreconditionRequired  a change needs If-Match
 ├── PayloadTooLarge
 ├── UriTooLong
 ├── UnsupportedMediaType
@@ -27,11 +29,15 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class FieldError:
-    """One wrong value: `field` is its path in the body or query (`scopes[0]`)."""
+    """One wrong value: `field` is its path in the body or query (`scopes[0]`).
+
+    With a `line`, counted from 1, it is a key of the frontmatter in `content`.
+    """
 
     field: str
     code: str
     message: str
+    line: int | None = None
 
 
 class RdevError(Exception):
@@ -89,6 +95,14 @@ class MethodNotAllowed(RdevError):
 
 class Conflict(RdevError):
     code = "conflict"
+
+
+class PreconditionFailed(RdevError):
+    code = "precondition_failed"
+
+
+class PreconditionRequired(RdevError):
+    code = "precondition_required"
 
 
 class PayloadTooLarge(RdevError):

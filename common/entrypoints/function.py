@@ -62,6 +62,7 @@ class Route:
     answer_example: Any = None
     media_type: str = "application/json"
     idempotent: bool = False
+    conditional: bool = False  # wants If-Match
     kind: str = "plain"  # plain | stream | event
 
 
@@ -116,6 +117,9 @@ class Function:
 
     def post(self, path: str, **rest: Any) -> Callable[[Handler], Handler]:
         return self.route("POST", path, **rest)
+
+    def put(self, path: str, **rest: Any) -> Callable[[Handler], Handler]:
+        return self.route("PUT", path, **rest)
 
     def patch(self, path: str, **rest: Any) -> Callable[[Handler], Handler]:
         return self.route("PATCH", path, **rest)

@@ -19,11 +19,13 @@ STATUSES: Final[dict[type[errors.RdevError], tuple[int, str]]] = {
     errors.Expired: (404, "No longer kept"),
     errors.MethodNotAllowed: (405, "Method not allowed"),
     errors.Conflict: (409, "Not possible in this state"),
+    errors.PreconditionFailed: (412, "It has changed"),
     errors.PayloadTooLarge: (413, "Too large"),
     errors.UriTooLong: (414, "The address is too long"),
     errors.UnsupportedMediaType: (415, "Unsupported media type"),
     errors.RangeNotSatisfiable: (416, "Beyond the end"),
     errors.InvalidField: (422, "A field is not valid"),
+    errors.PreconditionRequired: (428, "Say what you are changing"),
     errors.RateLimited: (429, "Too many requests"),
     errors.ConcurrencyLimited: (429, "Too many commands at once"),
     errors.Unavailable: (503, "Not ready"),
@@ -52,10 +54,13 @@ def body_of(error: errors.RdevError, request_id: str) -> dict[str, Any]:
         "request_id": request_id,
     }
     if isinstance(error, errors.InvalidField):
-        body["errors"] = [
-            {"field": e.field, "code": e.code, "message": e.message} for e in error.errors
-        ]
+        body["errors"] = [_field(e) for e in error.errors]
     return body
+
+
+def _field(error: errors.FieldError) -> dict[str, Any]:
+    field = {"field": error.field, "code": error.code, "message": error.message}
+    return field if error.line is None else field | {"line": error.line}
 
 
 def headers_of(error: errors.RdevError) -> dict[str, str]:

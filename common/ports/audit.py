@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from common.domain.audit import AuditEntry, AuditFilter, Checked, Link, Refusal
+from common.domain.audit import AuditEntry, AuditFilter, Checked, Link, NewEntry
 
 
 class AuditLog(Protocol):
-    def record(self, refusals: Sequence[Refusal]) -> None:
-        """Append what was refused."""
+    def record(self, entries: Sequence[NewEntry]) -> None:
+        """Append what was refused, and what was changed outside of the database."""
         ...
 
     def list(self, wanted: AuditFilter) -> list[AuditEntry]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from common.domain.audit import Refusal
+from common.domain.audit import NewEntry
 from common.ports.audit import AuditLog
 from common.ports.commands import Origin
 from common.services import telemetry
@@ -36,7 +36,7 @@ class Refusals:
         self._audit = audit
         self._pause_s = pause_s
         self._lock = threading.Lock()
-        self._rows: list[Refusal] = []
+        self._rows: list[NewEntry] = []
         self._counts: Counter[tuple[str, str | None, str, int, str]] = Counter()
         self._timer: threading.Timer | None = None
 
@@ -59,7 +59,7 @@ class Refusals:
             if status in _EACH and len(self._rows) < MOST_ROWS:
                 detail = {"status": status, "code": code}
                 self._rows.append(
-                    Refusal(
+                    NewEntry(
                         now, key_id, "request.refused", route, project, detail,
                         origin.request_id, origin.client_ip, origin.peer_ip,
                     )
@@ -96,13 +96,13 @@ class Refusals:
             self.flush()
 
 
-def _summary(counts: Counter[tuple[str, str | None, str, int, str]]) -> Refusal:
+def _summary(counts: Counter[tuple[str, str | None, str, int, str]]) -> NewEntry:
     refused = [
         {"prefix": prefix, "address": address, "route": route, "status": status, "minute": minute,
          "count": count}
         for (prefix, address, route, status, minute), count in counts.most_common()
     ]  # fmt: skip
     detail = {"count": counts.total(), "refused": refused}
-    return Refusal(
+    return NewEntry(
         datetime.now(UTC), None, "requests.refused", "authorisation", None, detail, None, None, None
     )

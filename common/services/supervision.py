@@ -1,16 +1,12 @@
 """The Workspace over any Transport: speaks the verbs of `supervisor.sh`.
 
-The script reaches a workspace once per version: every call says `use that file if it is there`, and
-the answer "it is not" (exit 97, before anything happened) is what delivers it. So a warm call costs
-one exec and no memory of ours has to know what a workspace has.
+A warm call costs one exec: see `delivery.py` for how the script gets there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
@@ -37,19 +33,10 @@ from common.domain.workspace import (
 )
 from common.ports.transport import Channel, Transport
 from common.ports.workspace import Output, Start
+from common.services.delivery import UNDELIVERED, Script, exit_code, first_line
 
 SCRIPT: Final = Path(__file__).with_name("supervisor.sh")
-# Sourced, not executed: one process less, and a workspace mounted noexec works too.
-_USE: Final = '[ -f "$0" ] || exit 97; . "$0"'
-# A part of the file, or a file of another length, never gets the name.
-_DELIVER: Final = (
-    'umask 077; mkdir -p "${0%/*}" && head -c "$1" >"$0.$$" && [ "$(wc -c <"$0.$$")" -eq "$1" ]'
-    ' && mv "$0.$$" "$0" && exit 0; rm -f "$0.$$"; exit 1'
-)
-_ANSWERED, _BAD_OFFSET, _NO_RUN, _SUPERSEDED, _UNDELIVERED = 0, 65, 66, 75, 97
-# How long a one-line answer may take. They take milliseconds; this is for a starved machine, and
-# after it the caller is told that what happened is unknown.
-_ANSWER_S: Final = 30.0
+_ANSWERED, _BAD_OFFSET, _NO_RUN, _SUPERSEDED = 0, 65, 66, 75
 _BASE_ENVIRONMENT: Final = ("HOME", "USER", "PATH", "LANG", "TERM", "TMPDIR")
 _KIB: Final = 1024
 
@@ -66,8 +53,7 @@ class SupervisedWorkspace:
     ) -> None:
         self._transport = transport
         self._limits = (str(min_free // _KIB), str(budget // _KIB))
-        self._script = SCRIPT.read_bytes()
-        self._name = f"supervisor-{hashlib.sha256(self._script).hexdigest()[:16]}.sh"
+        self._script = Script(transport, SCRIPT)
 
     def start(self, place: Place, job: Job) -> Start:
         """See `Workspace.start`."""
@@ -89,11 +75,11 @@ class SupervisedWorkspace:
         check_run_id(run_id)
 
         def again() -> Channel:
-            self._deliver(place)
-            return self._open(place, arguments)
+            self._script.deliver(place)
+            return self._script.open(place, arguments)
 
         arguments = ("follow", run_id, stream, str(offset))
-        return _Following(self._open(place, arguments), b"", offset, stream, again)
+        return _Following(self._script.open(place, arguments), b"", offset, stream, again)
 
     def status(self, place: Place, run_id: str) -> RunStatus:
         """See `Workspace.status`."""
@@ -135,11 +121,11 @@ class SupervisedWorkspace:
 
     def _try_start(self, place: Place, arguments: Sequence[str], stdin: bytes) -> Start | None:
         """One attempt; None when the script is not there yet."""
-        channel = self._open(place, arguments, stdin)
+        channel = self._script.open(place, arguments, stdin)
         followed = False
         try:
-            line, rest = _first_line(channel)
-            if not line and _code(channel) == _UNDELIVERED:
+            line, rest = first_line(channel)
+            if not line and exit_code(channel) == UNDELIVERED:
                 return None
             verdict, _, found = _text(line).partition(" ")
             if verdict != "won" or not found.startswith("running "):
@@ -151,18 +137,9 @@ class SupervisedWorkspace:
             if not followed:
                 channel.close()
 
-    def _open(self, place: Place, arguments: Sequence[str], stdin: bytes = b"") -> Channel:
-        runs = self._transport.runs(place)
-        verb, *rest = arguments
-        argv = ("sh", "-c", _USE, f"{runs}/.bin/{self._name}", verb, runs, *rest)
-        return self._transport.open(place, argv, stdin)
-
     def _answer(self, place: Place, arguments: Sequence[str], stdin: bytes = b"") -> str:
         """The one line a verb answers with."""
-        line, code, said = self._ask(place, arguments, stdin)
-        if code == _UNDELIVERED:
-            self._deliver(place)
-            line, code, said = self._ask(place, arguments, stdin)
+        line, code, said = self._script.ask(place, arguments, _one_line, stdin)
         if code == _NO_RUN:
             raise RunAbsent(arguments[1])
         if code == _BAD_OFFSET:
@@ -171,29 +148,9 @@ class SupervisedWorkspace:
             _broken(code, line, said)
         return line
 
-    def _ask(self, place: Place, arguments: Sequence[str], stdin: bytes) -> tuple[str, int, bytes]:
-        channel = self._open(place, arguments, stdin)
-        try:
-            line, _ = _first_line(channel)
-            return _text(line), _code(channel), channel.stderr
-        finally:
-            channel.close()
-
-    def _deliver(self, place: Place) -> None:
-        """Put this version of the script into the workspace; doing it twice is harmless."""
-        path = f"{self._transport.runs(place)}/.bin/{self._name}"
-        argv = ("sh", "-c", _DELIVER, path, str(len(self._script)))
-        channel = self._transport.open(place, argv, self._script)
-        try:
-            if _code(channel) != 0:
-                said = channel.stderr.decode("utf-8", "replace").strip()
-                raise WorkspaceBroken(f"the supervisor cannot be put into the workspace: {said}")
-        finally:
-            channel.close()
-
     def _deliver_for_start(self, place: Place) -> None:
         try:
-            self._deliver(place)
+            self._script.deliver(place)
         except WorkspaceBroken as error:
             full = "no space" in str(error).lower()
             raise StartRefused("no_space" if full else "read_only", str(error)) from error
@@ -247,11 +204,11 @@ class _Following:
     def _ended(self, max_bytes: int, timeout: float | None) -> bytes | None:
         """The channel ended by itself: b"" when the run did, an error for every other cause."""
         try:
-            code = _code(self._channel)
+            code = exit_code(self._channel)
             said = self._channel.stderr
         finally:
             self._channel.close()
-        if code == _UNDELIVERED and self._again is not None:
+        if code == UNDELIVERED and self._again is not None:
             self._channel, self._again = self._again(), None
             return self.read(max_bytes, timeout)
         if code == _SUPERSEDED:
@@ -375,33 +332,15 @@ def _not_followed(verdict: str, found: str, channel: Channel) -> Start:
     if verdict == "exists":
         return Start(False, parse_status(found))
     if verdict != "won":
-        _broken(_code(channel), f"{verdict} {found}", channel.stderr)
+        _broken(exit_code(channel), f"{verdict} {found}", channel.stderr)
     status = parse_status(found)
     if status.state is RunState.REFUSED:
         return Start(False, status)
     return Start(True, status, _Ended(status))
 
 
-def _first_line(channel: Channel) -> tuple[bytes, bytes]:
-    """The first line without its newline, and what came with it. b"" when there is none."""
-    got = b""
-    deadline = time.monotonic() + _ANSWER_S
-    while b"\n" not in got:
-        data = channel.read(65536, max(0.0, deadline - time.monotonic()))
-        if data is None:
-            raise TransportLost(f"no answer in {_ANSWER_S:.0f} s")
-        if not data:
-            return b"", b""
-        got += data
-    line, _, rest = got.partition(b"\n")
-    return line, rest
-
-
-def _code(channel: Channel) -> int:
-    try:
-        return channel.result(_ANSWER_S)
-    except TimeoutError as error:
-        raise TransportLost(f"no end in {_ANSWER_S:.0f} s") from error
+def _one_line(channel: Channel) -> str:
+    return _text(first_line(channel)[0])
 
 
 def _last_word(stderr: bytes) -> str:

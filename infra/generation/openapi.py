@@ -56,6 +56,7 @@ _PARAMETERS: Final = {
     "stream": "`merged`, or `stdout` and `stderr` where they are kept apart",
     "target": "only of this thing, by its id or name",
     "until": "before this moment",
+    "validate": "`lenient` writes in spite of what is wrong with the frontmatter",
 }
 _PATH_PARAMETERS: Final = {
     ("commands", "id"): ("cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69", "the command's id"),
@@ -63,6 +64,9 @@ _PATH_PARAMETERS: Final = {
     ("keys", "id"): ("key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60", "the key's id"),
     ("webhooks", "id"): ("whk_0190f3c2a4b87c0e9a5d1f2e3c4b5a80", "the webhook's id"),
     ("webhooks", "delivery"): ("dlv_0190f3c2a4b87c0e9a5d1f2e3c4b5a81", "the delivery's id"),
+    ("claude_config", "project"): ("demo", "the project's name"),
+    ("claude_config", "kind"): ("commands", "commands, skills or agents"),
+    ("claude_config", "name"): ("deploy", "its name; `folder:name` of a command in a folder"),
     ("projects", "project"): ("demo", "the project's name"),
     ("projects", "id"): ("0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69", "the session's id"),
     ("queue", "project"): ("demo", "the project's name"),
@@ -91,6 +95,8 @@ _EXAMPLES: Final[tuple[RdevError, ...]] = (
     errors.Forbidden("this key lacks commands:write:shell"),
     errors.NotFound("there is no 'cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69'"),
     errors.Conflict("it no longer waits"),
+    errors.PreconditionFailed("it has changed since; read it again"),
+    errors.PreconditionRequired("send If-Match with the ETag of what you change"),
     errors.PayloadTooLarge("a body may have 1048576 bytes at most"),
     errors.UnsupportedMediaType("send the body as application/json"),
     errors.RangeNotSatisfiable("the stream has 6 bytes"),
@@ -253,6 +259,9 @@ def _headers(route: Route) -> Iterator[dict[str, Any]]:
     if route.idempotent:
         meaning = "1 to 255 printable ASCII characters; the same again within 24 h answers the same"
         yield _header("Idempotency-Key", meaning, {"type": "string", "maxLength": 255})
+    if route.conditional:
+        meaning = "the ETag of what is changed, or `*` for whatever is there"
+        yield _header("If-Match", meaning, {"type": "string"})
     if waits(route):
         meaning = "`wait=N`: hold the answer until the command ends, N seconds (45) at most"
         yield _header("Prefer", meaning, {"type": "string"})
@@ -288,6 +297,8 @@ def statuses(route: Route) -> dict[int, str]:
         refusals |= {400}
     if route.idempotent:
         refusals |= {409, 422}
+    if route.conditional:
+        refusals |= {412, 428}
     return dict(sorted((dict.fromkeys(refusals, "") | found).items()))
 
 

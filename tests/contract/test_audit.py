@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from common.domain.audit import AuditFilter, Link, Refusal
+from common.domain.audit import AuditFilter, Link, NewEntry
 from common.domain.identifiers import KEY, show
 from tests.contract.conftest import CANCELLED, ORIGIN, World, now
 
@@ -13,10 +13,10 @@ def actions(world: World, **wanted: object) -> list[str]:
     return [e.action for e in world.audit.list(AuditFilter(**wanted))]  # type: ignore[arg-type]
 
 
-def refusal(**fields: object) -> Refusal:
+def refusal(**fields: object) -> NewEntry:
     plain = {"key_id": None, "action": "request.refused", "target": "GET /x", "project": None}
     more = {"detail": {"status": 403}, "request_id": "req_9", "client_ip": None, "peer_ip": "::1"}
-    return Refusal(now(), **plain | more | fields)  # type: ignore[arg-type]
+    return NewEntry(now(), **plain | more | fields)  # type: ignore[arg-type]
 
 
 def test_every_change_leaves_an_entry_with_who_and_from_where(world: World) -> None:

@@ -13,7 +13,7 @@ from common.adapters.postgres.keys import PgKeyStore
 from common.adapters.postgres.pool import Database
 from common.adapters.postgres.target import Target
 from common.adapters.postgres.upkeep import PgUpkeep
-from common.domain.audit import Refusal
+from common.domain.audit import NewEntry
 from common.ports.upkeep import Retention
 from common.services.read_audit import ReadAudit
 from common.services.seal_audit import SealAudit
@@ -34,7 +34,7 @@ class Trail:
 
     def grow(self, count: int) -> None:
         at = datetime.now(UTC)
-        row = Refusal(at, None, "request.refused", "GET /x", None, {"n": 1}, "r", None, None)
+        row = NewEntry(at, None, "request.refused", "GET /x", None, {"n": 1}, "r", None, None)
         self.log.record([row] * count)
 
     def verdict(self) -> tuple[int, int | None, str | None]:
@@ -136,7 +136,7 @@ def test_the_applications_role_can_append_and_nothing_else(trail: Trail) -> None
         target = Target.parse(trail.url)
         app = Database(f"postgresql://rdev_app@/{target.database}?host={target.directory}")
         log = PgAuditLog(app)
-        log.record([Refusal(datetime.now(UTC), None, "a", "t", None, {}, None, None, None)])
+        log.record([NewEntry(datetime.now(UTC), None, "a", "t", None, {}, None, None, None)])
         assert SealAudit(log)() == 1
         assert ReadAudit(log).verify().count == 11
         assert PgUpkeep(app).make_partitions(9) >= 0

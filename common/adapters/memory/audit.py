@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from common.adapters.memory.state import MemoryState
-from common.domain.audit import AuditEntry, AuditFilter, Checked, Link, Refusal
+from common.domain.audit import AuditEntry, AuditFilter, Checked, Link, NewEntry
 
 
 class MemoryAuditLog:
@@ -16,10 +16,10 @@ class MemoryAuditLog:
     def __init__(self, state: MemoryState) -> None:
         self._state = state
 
-    def record(self, refusals: Sequence[Refusal]) -> None:
+    def record(self, entries: Sequence[NewEntry]) -> None:
         with self._state.lock:
-            for refusal in refusals:
-                self._state.append_audit(AuditEntry(0, **asdict(refusal)))
+            for entry in entries:
+                self._state.append_audit(AuditEntry(0, **asdict(entry)))
 
     def list(self, wanted: AuditFilter) -> list[AuditEntry]:
         with self._state.lock:

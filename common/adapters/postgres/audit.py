@@ -9,7 +9,7 @@ from typing import Any, Final
 from common.adapters.postgres.connection import Row
 from common.adapters.postgres.parameters import jsonb, printable
 from common.adapters.postgres.pool import Database
-from common.domain.audit import AuditEntry, AuditFilter, Checked, Link, Refusal
+from common.domain.audit import AuditEntry, AuditFilter, Checked, Link, NewEntry
 
 _HIGHEST: Final = (1 << 63) - 1
 
@@ -20,8 +20,8 @@ class PgAuditLog:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def record(self, refusals: Sequence[Refusal]) -> None:
-        self._db.run("audit_record", refusals=jsonb([_as_json(r) for r in refusals]))
+    def record(self, entries: Sequence[NewEntry]) -> None:
+        self._db.run("audit_record", refusals=jsonb([_as_json(e) for e in entries]))
 
     def list(self, wanted: AuditFilter) -> list[AuditEntry]:
         found = self._db.run(
@@ -52,10 +52,10 @@ class PgAuditLog:
         return Checked(row["checked"], link, row["broken"], row["reason"])
 
 
-def _as_json(refusal: Refusal) -> dict[str, Any]:
+def _as_json(entry: NewEntry) -> dict[str, Any]:
     """What strangers sent is written out where PostgreSQL could not hold it."""
-    row = asdict(refusal) | {"at": refusal.at.isoformat()}
-    row["key_id"] = str(refusal.key_id) if refusal.key_id else None
+    row = asdict(entry) | {"at": entry.at.isoformat()}
+    row["key_id"] = str(entry.key_id) if entry.key_id else None
     return {n: printable(v) if isinstance(v, str) else v for n, v in row.items()}
 
 

@@ -428,6 +428,95 @@ class Recovered(Resource):
     deliveries: Annotated[int, Field(description="how many are sent again")]
 
 
+ConfigKind = Literal["commands", "skills", "agents"]
+
+
+class Effective(Resource):
+    """What claude makes of a definition; `reason` says why not, or what restricts it."""
+
+    loaded: Annotated[bool | None, Field(description="null: rdev cannot tell")]
+    reason: str | None
+
+
+class ConfigIssue(Resource):
+    """Something about a definition. Strict validation refuses what has an error."""
+
+    field: Annotated[str, Field(description="a key of the frontmatter, or a field of the body")]
+    code: str
+    message: str
+    line: Annotated[int | None, Field(description="of the .md file, from 1")]
+    level: Literal["error", "warning"]
+
+
+class ConfigFile(Resource):
+    """A file of a skill that is not plain text, or that can be executed."""
+
+    text: str | None = None
+    b64: str | None = None
+    executable: bool
+
+
+class ConfigDefinition(Resource):
+    """A command, skill or agent as it is in the workspace."""
+
+    kind: ConfigKind
+    name: str
+    path: str
+    content: Annotated[str | None, Field(description="the .md file; null: it is not UTF-8")]
+    files: Annotated[
+        dict[str, str | ConfigFile], Field(description="a skill's other files; a text is itself")
+    ]
+    size: int
+    effective: Effective
+    issues: list[ConfigIssue]
+
+
+class ConfigLine(Resource):
+    """A definition, or what somebody may have meant as one."""
+
+    kind: ConfigKind
+    name: str
+    path: str
+    size: Annotated[int, Field(description="of the .md file")]
+    description: str | None
+    effective: Effective
+    issues: list[ConfigIssue]
+
+
+class ConfigPage(Resource):
+    """Definitions by path; there is one page."""
+
+    items: list[ConfigLine]
+    next_cursor: None
+    truncated: Annotated[bool, Field(description="there is more than rdev looks at")]
+
+
+class ConfigVerdict(Resource):
+    """What a check found."""
+
+    valid: Annotated[bool, Field(description="strict validation lets it pass")]
+    issues: list[ConfigIssue]
+
+
+class EffectiveLine(Resource):
+    """One thing that is there, and what claude makes of it."""
+
+    kind: ConfigKind
+    name: Annotated[str | None, Field(description="rdev's, from the path; null: a whole folder")]
+    path: str
+    shown: Annotated[str | None, Field(description="claude's own name for it")]
+    effective: Effective
+
+
+class EffectiveConfig(Resource):
+    """Everything in the workspace's .claude by kind and path; there is one page."""
+
+    items: list[EffectiveLine]
+    next_cursor: None
+    truncated: bool
+    scope: Annotated[str, Field(description="what this does not speak of")]
+
+
 class Alive(Resource):
     """The API answers."""
 
@@ -454,6 +543,9 @@ class FieldProblem(Resource):
     field: Annotated[str, Field(description="its path in the body or query: `scopes[0]`")]
     code: str
     message: str
+    line: Annotated[int | None, Field(description="of `content`; then `field` is a key there")] = (
+        None
+    )
 
 
 class Problem(Resource):
