@@ -68,9 +68,10 @@ def test_only_functions_that_seal_or_open_secrets_get_their_keys() -> None:
     }
 
 
-def test_rights_in_kubernetes_are_with_three_functions() -> None:
-    """Only the runner may exec, only watcher and tick may list; the others have no access."""
+def test_rights_in_kubernetes_are_with_four_functions() -> None:
+    """Only what runs commands and what writes .claude may exec, only watcher and tick may list; the others have no access."""
     assert {f.name: f.account for f in FUNCTIONS if f.account is not Account.API} == {
+        "claude_config": Account.RUNNER,
         "on_command_queued": Account.RUNNER,
         "on_pods_changed": Account.WATCHER,
         "on_tick": Account.WATCHER,

@@ -10,6 +10,7 @@ import pytest
 
 import common.bootstrap
 from common.adapters.memory.audit import MemoryAuditLog
+from common.adapters.memory.claude_files import MemoryClaudeFiles
 from common.adapters.memory.commands import MemoryCommandStore
 from common.adapters.memory.events import MemoryEventReader
 from common.adapters.memory.keys import MemoryKeyStore
@@ -41,6 +42,7 @@ class House:
     def __init__(self, environment: dict[str, str]) -> None:
         self.state = MemoryState()
         self.commands = MemoryCommandStore(self.state)
+        self.files = MemoryClaudeFiles()
         self.key_store = MemoryKeyStore(self.state)
         projects = MemoryProjectStore(self.state)
         projects.sync([FoundProject(name, f"/w/{name}") for name in ("demo", "other")], "test")
@@ -48,6 +50,7 @@ class House:
             read(environment),
             {
                 "audit": MemoryAuditLog(self.state),
+                "claude_files": self.files,
                 "bell": fakes.FakeBell(),
                 "commands": self.commands,
                 "keys": self.key_store,

@@ -16,6 +16,13 @@ TABLE = {
     "GET /v1/audit": {"audit:read"},
     "GET /v1/audit/export": {"audit:read"},
     "GET /v1/audit/verify": {"audit:read"},
+    "GET /v1/claude-config/{project}/effective": {"claude-config:read"},
+    "POST /v1/claude-config/{project}/{kind}:validate": {"claude-config:read"},
+    "GET /v1/claude-config/{project}/{kind}": {"claude-config:read"},
+    "POST /v1/claude-config/{project}/{kind}": {"claude-config:write"},
+    "GET /v1/claude-config/{project}/{kind}/{name}": {"claude-config:read"},
+    "PUT /v1/claude-config/{project}/{kind}/{name}": {"claude-config:write"},
+    "DELETE /v1/claude-config/{project}/{kind}/{name}": {"claude-config:write"},
     "POST /v1/commands": ANY_COMMAND,
     "GET /v1/commands": {"commands:read"},
     "GET /v1/commands/{id}": {"commands:read"},
@@ -90,3 +97,6 @@ def path_of(route: Route) -> str:
     return route.path.format_map(
         {"id": f"{kind}_{nobody}", "delivery": f"dlv_{nobody}", "project": "demo"}
     )
+    kind = "key" if route.path.startswith("/v1/keys") else "cmd"
+    names = {"project": "demo", "kind": "commands", "name": "deploy"}
+    return route.path.format_map({"id": f"{kind}_" + "0" * 32} | names)

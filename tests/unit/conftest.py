@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 import common.bootstrap
 from common.adapters.memory.audit import MemoryAuditLog
+from common.adapters.memory.claude_files import MemoryClaudeFiles
 from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.state import MemoryState
@@ -86,6 +87,7 @@ class Api:
         self.keys = fakes.FakeKeys()
         self.audit_state = MemoryState()
         self.audit = MemoryAuditLog(self.audit_state)
+        self.files = MemoryClaudeFiles()
         self.oversight = MemoryOversight(self.audit_state)
         self.projects = fakes.FakeProjects("demo", "other")
         self.relay = fakes.FakeRelay()
@@ -103,6 +105,7 @@ class Api:
                 "commands": self.commands,
                 "keys": self.keys,
                 "audit": self.audit,
+                "claude_files": self.files,
                 "oversight": self.oversight,
                 "projects": self.projects,
                 "relay": self.relay,

@@ -40,6 +40,8 @@ PROJECT_ROUTES = [
 def path_of(route: Route, **values: str) -> str:
     delivery = "dlv_" + "0" * 32
     values = {"id": "cmd_" + "0" * 32, "delivery": delivery, "project": "other"} | values
+    plain = {"id": "cmd_" + "0" * 32, "project": "other", "kind": "commands", "name": "deploy"}
+    values = plain | values
     return route.path.format_map(values)
 
 
@@ -102,10 +104,13 @@ def test_an_unknown_method_is_told_which_there_are(
     api: Api, name: str, route: Route, method: str
 ) -> None:
     """405 with Allow, key or not."""
+    known = {r.method for r in DECLARED[name].routes if r.path == route.path}
+    if method in known:
+        return  # that is no unknown one here
     answer = api.client(name).request(method, path_of(route))
     problem(answer, 405, "method_not_allowed")
     allowed = set(re.split(", ", answer.headers["allow"]))
-    assert allowed >= {r.method for r in DECLARED[name].routes if r.path == route.path}
+    assert allowed >= known
     assert ("HEAD" in allowed) == (route.method == "GET" and route.kind == "plain") or (
         "GET" in allowed
     )
