@@ -69,7 +69,7 @@ def test_only_functions_that_seal_or_open_secrets_get_their_keys() -> None:
 
 
 def test_rights_in_kubernetes_are_with_four_functions() -> None:
-    """Only what runs commands and what writes .claude may exec, only watcher and tick may list; the others have no access."""
+    """What runs commands and what writes .claude may exec, watcher and tick may list, no more."""
     assert {f.name: f.account for f in FUNCTIONS if f.account is not Account.API} == {
         "claude_config": Account.RUNNER,
         "on_command_queued": Account.RUNNER,

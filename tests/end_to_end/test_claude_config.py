@@ -100,7 +100,7 @@ def test_what_was_written_is_what_claude_has(claude: Rdev, model: MessagesApi) -
             entries = client.get("/v1/audit", params={"project": "demo", "limit": 200}).json()
         return [e["action"] for e in entries["items"] if e["action"].startswith("claude_config.")]
 
-    actions = until("the trail has the last one", lambda: recorded())
+    actions = until("the trail has the last one", recorded)
     assert actions.count("claude_config.begun") == 7
     assert actions.count("claude_config.created") == 3
     assert actions.count("claude_config.updated") == 1

@@ -94,9 +94,5 @@ def path_of(route: Route) -> str:
     kinds = {"keys": "key", "webhooks": "whk"}
     kind = kinds.get(route.path.split("/")[2], "cmd")
     nobody = "0" * 32
-    return route.path.format_map(
-        {"id": f"{kind}_{nobody}", "delivery": f"dlv_{nobody}", "project": "demo"}
-    )
-    kind = "key" if route.path.startswith("/v1/keys") else "cmd"
     names = {"project": "demo", "kind": "commands", "name": "deploy"}
-    return route.path.format_map({"id": f"{kind}_" + "0" * 32} | names)
+    return route.path.format_map({"id": f"{kind}_{nobody}", "delivery": f"dlv_{nobody}"} | names)

@@ -39,9 +39,8 @@ PROJECT_ROUTES = [
 
 def path_of(route: Route, **values: str) -> str:
     delivery = "dlv_" + "0" * 32
-    values = {"id": "cmd_" + "0" * 32, "delivery": delivery, "project": "other"} | values
-    plain = {"id": "cmd_" + "0" * 32, "project": "other", "kind": "commands", "name": "deploy"}
-    values = plain | values
+    plain = {"id": "cmd_" + "0" * 32, "delivery": delivery, "project": "other"}
+    values = plain | {"kind": "commands", "name": "deploy"} | values
     return route.path.format_map(values)
 
 
