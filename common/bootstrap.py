@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from common.ports.audit import AuditLog
     from common.ports.claude_files import ClaudeFiles
     from common.ports.commands import CommandStore
+    from common.ports.dead_letters import DeadLetters
     from common.ports.dependencies import Dependencies
     from common.ports.discovery import Cluster, DiscoveryStore
     from common.ports.events import EventReader
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from common.ports.signals import Signals
     from common.ports.status import SystemStatus
     from common.ports.transport import Transport
+    from common.ports.triggers import TriggerStore
     from common.ports.upkeep import Upkeep
     from common.ports.webhooks import Courier, DeliveryQueue, SenderBell, WebhookStore
     from common.ports.workspace import Workspace
@@ -47,14 +49,19 @@ if TYPE_CHECKING:
     from common.services.health import Health
     from common.services.manage_claude_config import ManageClaudeConfig
     from common.services.manage_keys import ManageKeys
+    from common.services.manage_triggers import ManageTriggers
     from common.services.manage_webhooks import ManageWebhooks
     from common.services.oversee import Oversee
+    from common.services.prepare_command import PrepareCommand
     from common.services.presence import Presence
     from common.services.read_audit import ReadAudit
     from common.services.read_commands import ReadCommands
+    from common.services.read_dead_letters import ReadDeadLetters
     from common.services.read_output import ReadOutput
     from common.services.read_projects import ReadProjects
     from common.services.read_sessions import ReadSessions
+    from common.services.receive import Receive
+    from common.services.receive_github import ReceiveGithub
     from common.services.refusals import Refusals
     from common.services.relay import Relay
     from common.services.repair import Repair
@@ -167,6 +174,18 @@ class App:
         from common.adapters.postgres.upkeep import PgUpkeep
 
         return PgUpkeep(self.database)
+
+    @cached_property
+    def triggers(self) -> TriggerStore:
+        from common.adapters.postgres.triggers import PgTriggerStore
+
+        return PgTriggerStore(self.database)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        from common.adapters.postgres.dead_letters import PgDeadLetters
+
+        return PgDeadLetters(self.database)
 
     @cached_property
     def status(self) -> SystemStatus:
@@ -475,7 +494,39 @@ class App:
     def bury(self) -> Bury:
         from common.services.bury import Bury
 
-        return Bury(self.upkeep)
+        return Bury(self.dead_letters)
+
+    @cached_property
+    def prepare_command(self) -> PrepareCommand:
+        from common.services.prepare_command import PrepareCommand
+
+        return PrepareCommand(self.triggers, self.sealer)
+
+    @cached_property
+    def receive(self) -> Receive:
+        from common.services.receive import Receive
+
+        return Receive(self.triggers, self.prepare_command, self.submit, self.bury)
+
+    @cached_property
+    def receive_github(self) -> ReceiveGithub:
+        from common.services.receive_github import ReceiveGithub
+
+        return ReceiveGithub(self.triggers, self.sealer, self.receive)
+
+    @cached_property
+    def manage_triggers(self) -> ManageTriggers:
+        from common.services.manage_triggers import ManageTriggers
+
+        return ManageTriggers(self.triggers, self.prepare_command, self.sealer)
+
+    @cached_property
+    def read_dead_letters(self) -> ReadDeadLetters:
+        from common.services.read_dead_letters import ReadDeadLetters
+
+        return ReadDeadLetters(
+            self.dead_letters, self.triggers, lambda: self.receive, lambda: self.publisher
+        )
 
     def discover_now(self) -> None:
         """Reconcile the projects; built only where a tick runs."""

@@ -16,6 +16,7 @@ from common.domain.errors import NotFound
 
 COMMAND, KEY, EVENT, REQUEST, AUDIT = "cmd", "key", "evt", "req", "aud"
 WEBHOOK, DELIVERY = "whk", "dlv"
+TRIGGER, MATCH, LETTER = "trg", "mat", "dlt"
 _HEX = re.compile(r"[0-9a-f]{32}")
 
 

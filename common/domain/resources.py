@@ -14,6 +14,7 @@ from common.domain.keys import ApiKey
 from common.domain.oversight import Depth, ProjectQueue, Usage
 from common.domain.project import Project
 from common.domain.session import Session
+from common.domain.triggers import Channel, Match, Trigger
 from common.domain.webhooks import Attempt, Delivery, Endpoint, Message, Payload
 
 
@@ -99,6 +100,45 @@ def audit_resource(entry: AuditEntry) -> dict[str, Any]:
         "request_id": entry.request_id,
         "client_ip": entry.client_ip,
         "peer_ip": entry.peer_ip,
+    }
+
+
+def trigger_resource(trigger: Trigger) -> dict[str, Any]:
+    """A trigger. Values of its command's environment are not in it: their names map to null."""
+    tid = identifiers.show(identifiers.TRIGGER, trigger.id)
+    base, limit = f"/v1/triggers/{tid}", trigger.rate_limit
+    return {
+        "id": tid,
+        "name": trigger.name,
+        "key_id": identifiers.show(identifiers.KEY, trigger.key_id),
+        "filter": trigger.filter,
+        "command": trigger.command,
+        "accept": [str(channel) for channel in Channel if channel in trigger.accept],
+        "enabled": trigger.enabled,
+        "rate_limit": {"limit": limit.limit, "window_s": limit.window_s},
+        "created_at": timestamp(trigger.created_at),
+        "updated_at": timestamp(trigger.updated_at),
+        "links": {
+            "self": base,
+            "matches": f"{base}/matches",
+            "github": f"/v1/events/github/{tid}" if Channel.GITHUB in trigger.accept else None,
+        },
+    }
+
+
+def match_resource(match: Match) -> dict[str, Any]:
+    """What became of an event at a trigger."""
+    cid = match.command_id
+    return {
+        "id": identifiers.show(identifiers.MATCH, match.id),
+        "at": _time(match.at),
+        "event_id": match.event_id,
+        "source": match.source,
+        "type": match.type,
+        "outcome": str(match.outcome),
+        "command_id": identifiers.show(identifiers.COMMAND, cid) if cid else None,
+        "reason": match.reason,
+        "detail": match.detail,
     }
 
 

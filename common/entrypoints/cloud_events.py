@@ -7,16 +7,21 @@ looked up again.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 from cloudevents.exceptions import GenericException
 from cloudevents.http import from_http
 from starlette.datastructures import Headers
 
 from common.domain.errors import InvalidRequest
+from common.domain.events import dumps
 from common.entrypoints import strict_json
 
+STRUCTURED: Final = "application/cloudevents+json"
 MAX_ATTRIBUTE: Final = 1024
 
 
@@ -24,7 +29,8 @@ MAX_ATTRIBUTE: Final = 1024
 class IncomingEvent:
     """A CloudEvent. `attributes` has every context attribute as text.
 
-    `data` is its JSON, None when it has none: data that is something else is in `body`.
+    `data` is its JSON, None when it has none. `body` is its data as it came, whatever it is; of
+    what could not be read it is everything, and `flaw` says why.
     """
 
     id: str
@@ -34,6 +40,7 @@ class IncomingEvent:
     attributes: dict[str, str]
     data: Any
     body: bytes
+    flaw: str = ""
 
     @property
     def traceparent(self) -> str | None:
@@ -42,26 +49,61 @@ class IncomingEvent:
 
 def parse(headers: Headers, body: bytes) -> IncomingEvent:
     """A CloudEvent in binary or structured mode. Raises InvalidRequest."""
-    structured = headers.get("content-type", "").startswith("application/cloudevents+json")
+    structured = headers.get("content-type", "").startswith(STRUCTURED)
     envelope = strict_json.loads(body) if structured else None
     try:
         event = from_http(dict(headers), body, data_unmarshaller=lambda raw: raw)
     except (GenericException, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InvalidRequest(f"this is no CloudEvent: {error}"[:300]) from None
     attributes = {
-        name: str(value) for name, value in event.get_attributes().items() if value is not None
+        name: _text(value) for name, value in event.get_attributes().items() if value is not None
     }
+    if "time" not in (envelope if isinstance(envelope, dict) else _binary_attributes(headers)):
+        attributes.pop("time", None)  # the SDK invents one
+    if not structured:
+        attributes = {name: _decoded(value) for name, value in attributes.items()}
     if any(len(value) > MAX_ATTRIBUTE for value in attributes.values()):
         raise InvalidRequest(f"an attribute has more than {MAX_ATTRIBUTE} characters")
+    data, raw = _data(envelope) if isinstance(envelope, dict) else (_json(body), body)
     return IncomingEvent(
         id=attributes["id"],
         source=attributes["source"],
         type=attributes["type"],
         subject=attributes.get("subject"),
         attributes=attributes,
-        data=envelope.get("data") if isinstance(envelope, dict) else _json(body),
-        body=body,
+        data=data,
+        body=raw,
     )
+
+
+def _binary_attributes(headers: Headers) -> dict[str, str]:
+    return {
+        name.removeprefix("ce-"): value for name, value in headers.items() if name.startswith("ce-")
+    }
+
+
+def _text(value: Any) -> str:
+    """The canonical text of an attribute (CloudEvents 1.0.2, 3.1)."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _decoded(value: str) -> str:
+    """Attributes in headers are percent-encoded UTF-8 (CloudEvents HTTP binding, 3.1.3.2)."""
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidRequest("an attribute is not percent-encoded UTF-8") from None
+
+
+def _data(envelope: dict[str, Any]) -> tuple[Any, bytes]:
+    if "data_base64" not in envelope:
+        data = envelope.get("data")
+        return data, b"" if data is None else dumps(data)
+    try:
+        raw = base64.b64decode(envelope["data_base64"], validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise InvalidRequest("data_base64 is not base64") from None
+    return _json(raw), raw
 
 
 def salvage(headers: Headers, body: bytes) -> IncomingEvent:
@@ -69,22 +111,23 @@ def salvage(headers: Headers, body: bytes) -> IncomingEvent:
     try:
         return parse(headers, body)
     except InvalidRequest as error:
-        attributes = {
-            name.removeprefix("ce-"): value[:MAX_ATTRIBUTE]
-            for name, value in headers.items()
-            if name.startswith("ce-")
-        }
-        attributes.setdefault("knativeerrorcode", "unreadable")
-        attributes.setdefault("knativeerrordest", error.detail)
-        return IncomingEvent(
-            id=attributes.get("id", ""),
-            source=attributes.get("source", ""),
-            type=attributes.get("type", ""),
-            subject=attributes.get("subject"),
-            attributes=attributes,
-            data=None,
-            body=body,
-        )
+        return unreadable(headers, body, error.detail)
+
+
+def unreadable(headers: Headers, body: bytes, flaw: str) -> IncomingEvent:
+    """What is left of an event that cannot be read."""
+    found = _binary_attributes(headers)
+    attributes = {name: value[:MAX_ATTRIBUTE] for name, value in found.items()}
+    return IncomingEvent(
+        id=attributes.get("id", ""),
+        source=attributes.get("source", ""),
+        type=attributes.get("type", ""),
+        subject=attributes.get("subject"),
+        attributes=attributes,
+        data=None,
+        body=body,
+        flaw=flaw,
+    )
 
 
 def _json(body: bytes) -> Any:

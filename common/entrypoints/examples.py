@@ -137,6 +137,110 @@ VERDICT: Final[dict[str, Any]] = {
     "broken": None,
 }
 
+CREATE_TRIGGER: Final[dict[str, Any]] = {
+    "name": "review pushes",
+    "filter": {
+        "all": [
+            {"exact": {"type": "com.github.push"}},
+            {"exact": {"subject": "refs/heads/main"}},
+        ]
+    },
+    "command": {
+        "project": "demo",
+        "kind": "claude",
+        "prompt": "Review {{ data.head_commit.id }}",
+    },
+}
+_TRIGGER_ID: Final = "trg_0190f3c2a4b87c0e9a5d1f2e3c4b5a61"
+TRIGGER: Final[dict[str, Any]] = {
+    "id": _TRIGGER_ID,
+    **CREATE_TRIGGER,
+    "command": CREATE_TRIGGER["command"] | {"env": {}},
+    "key_id": "key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60",
+    "accept": ["http", "github"],
+    "enabled": True,
+    "rate_limit": {"limit": 60, "window_s": 3600},
+    "created_at": "2026-01-01T00:00:00.000Z",
+    "updated_at": "2026-01-01T00:00:00.000Z",
+    "links": {
+        "self": f"/v1/triggers/{_TRIGGER_ID}",
+        "matches": f"/v1/triggers/{_TRIGGER_ID}/matches",
+        "github": f"/v1/events/github/{_TRIGGER_ID}",
+    },
+}
+EVENT: Final[dict[str, Any]] = {
+    "specversion": "1.0",
+    "id": "1",
+    "source": "/ci",
+    "type": "com.example.build.failed",
+    "data": {"ref": "main"},
+}
+MATCH: Final[dict[str, Any]] = {
+    "id": "mat_00000000000000000000000000000007",
+    "at": "2026-01-01T00:00:00.000Z",
+    "event_id": "1",
+    "source": "/ci",
+    "type": "com.example.build.failed",
+    "outcome": "submitted",
+    "command_id": _ID,
+    "reason": None,
+    "detail": "",
+}
+DRY_RUN: Final[dict[str, Any]] = {
+    "matches": True,
+    "command": {
+        "project": "demo",
+        "kind": "shell",
+        "priority": "normal",
+        "labels": {"rdev/trigger": _TRIGGER_ID},
+        "spec": {"script": "echo 'main'"},
+    },
+    "reason": None,
+    "detail": "",
+}
+_RECEIVED: Final[dict[str, Any]] = {
+    "id": "1",
+    "source": "/ci",
+    "outcome": "submitted",
+    "triggers": [
+        {
+            "trigger_id": _TRIGGER_ID,
+            "outcome": "submitted",
+            "duplicate": False,
+            "command_id": _ID,
+            "reason": None,
+        }
+    ],
+}
+RECEIVED: Final[dict[str, Any]] = {"events": [_RECEIVED]}
+LETTER: Final[dict[str, Any]] = {
+    "id": "dlt_0190f3c2a4b87c0e9a5d1f2e3c4b5a62",
+    "created_at": "2026-01-01T00:00:00.000Z",
+    "reason": "no_trigger",
+    "detail": "no trigger is for it",
+    "channel": "http",
+    "project": None,
+    "trigger_id": None,
+    "event_id": "1",
+    "source": "/ci",
+    "type": "com.example.build.failed",
+    "subject": None,
+    "size": 14,
+    "replayable": True,
+    "replayed_at": None,
+}
+WHOLE_LETTER: Final[dict[str, Any]] = {
+    **LETTER,
+    "attributes": {"specversion": "1.0", "id": "1", "source": "/ci"},
+    "data": {"ref": "main"},
+    "data_base64": None,
+}
+REPLAYED: Final[dict[str, Any]] = {
+    "outcome": "submitted",
+    "event": _RECEIVED,
+    "letter": LETTER | {"replayed_at": "2026-01-01T00:00:01.000Z"},
+}
+
 
 CREATE_WEBHOOK: Final[dict[str, Any]] = {
     "url": "https://example.com/hooks/rdev",

@@ -63,6 +63,9 @@ class Route:
     media_type: str = "application/json"
     idempotent: bool = False
     conditional: bool = False  # wants If-Match
+    raw_body: Mapping[str, Any] = field(default_factory=dict)  # read by the handler; examples
+    max_body: int | None = None  # bytes; None: RDEV_MAX_BODY
+    signed: bool = False  # no key is needed: the body carries a signature
     kind: str = "plain"  # plain | stream | event
 
 
@@ -84,6 +87,7 @@ class Function:
     workspaces: str = ""  # runs only where workspaces are these; empty: everywhere
     dead_letter_sink: bool = False
     rung: bool = False  # its events come from other functions, straight to its address
+    salvages: bool = False  # an event that cannot be read reaches the handler too, with its flaw
     startup: list[Callable[[Any], Any]] = field(default_factory=list)
     shutdown: list[Callable[[Any], Any]] = field(default_factory=list)
 

@@ -87,7 +87,7 @@ class _Endpoint:
         self.service = function.service
         self.app = app
         self.routes = {route.method: route for route in routes}
-        self.read_event = cloud_events.salvage if function.dead_letter_sink else cloud_events.parse
+        self.salvages = function.dead_letter_sink or function.salvages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -148,12 +148,11 @@ class _Endpoint:
         origin = self._origin(scope, headers, rid)
         token = _token(scope, headers) if route.scopes else None
         if route.kind == "event":
-            body = await _read(receive, headers, self.app.settings.max_body)
-            event = self.read_event(headers, body)
-            await _run(route.handler, self.app, event)
+            await _run(route.handler, self.app, await self._event(receive, headers))
             return Response(status_code=202)
         has_body = route.method not in ("GET", "DELETE", "HEAD")
-        body = await _read(receive, headers, self.app.settings.max_body) if has_body else b""
+        limit = route.max_body or self.app.settings.max_body
+        body = await _read(receive, headers, limit) if has_body else b""
         call = Call(self.app, origin, scope.get("path_params", {}), headers, raw_body=body)
         try:
             if route.kind == "stream":
@@ -167,6 +166,15 @@ class _Endpoint:
             error.who = call.caller_or_none.key_id if call.caller_or_none else error.who
             raise
         return _response(reply, grant, rid)
+
+    async def _event(self, receive: Receive, headers: Headers) -> cloud_events.IncomingEvent:
+        try:
+            body = await _read(receive, headers, self.app.settings.max_body)
+        except PayloadTooLarge as error:
+            if not self.salvages:
+                raise
+            return cloud_events.unreadable(headers, b"", error.detail)
+        return (cloud_events.salvage if self.salvages else cloud_events.parse)(headers, body)
 
     def _origin(self, scope: Scope, headers: Headers, rid: str) -> Origin:
         s = self.app.settings

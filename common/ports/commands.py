@@ -31,6 +31,21 @@ class Idempotency:
 
 
 @dataclass(frozen=True)
+class Firing:
+    """What is stored with a command that an event caused, so that it causes it once.
+
+    `seen` is what the event is at that trigger. `again`: an earlier refusal no longer counts.
+    """
+
+    seen: bytes
+    trigger: UUID
+    event_id: str
+    source: str
+    type: str
+    again: bool = False
+
+
+@dataclass(frozen=True)
 class Submitted:
     """What a submit left behind. `replayed`: an earlier request did. `doorbell`: its outbox row.
 
@@ -81,11 +96,15 @@ class CommandStore(Protocol):
         caller: Caller,
         origin: Origin,
         idempotency: Idempotency | None = None,
+        firing: Firing | None = None,
     ) -> Submitted:
         """Store command, event 1, outbox row, audit row and idempotency in one transaction.
 
+        With `firing`, what was seen is in it too, and the trigger's limit counts it.
+
         Raises NotFound (no such project), Forbidden (kind not allowed there), ConcurrencyLimited,
-        Conflict (`session_busy`, `idempotency_in_flight`), InvalidField (`idempotency_mismatch`).
+        Conflict (`session_busy`, `idempotency_in_flight`; for a firing `event_seen`, `trigger_off`,
+        `trigger_limited`), InvalidField (`idempotency_mismatch`).
         """
         ...
 

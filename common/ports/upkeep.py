@@ -18,21 +18,7 @@ class Retention:
     idempotency_hours: int = 24
     dead_letters_days: int = 30
     deliveries_days: int = 90
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """An event that could not be handled, kept for people to see."""
-
-    id: UUID
-    event_id: str | None
-    source: str | None
-    type: str | None
-    subject: str | None
-    reason: str
-    detail: str
-    attributes: dict[str, str]
-    data: bytes
+    seen_events_days: int = 30  # never less than what makes an event stale
 
 
 class Upkeep(Protocol):
@@ -54,8 +40,4 @@ class Upkeep(Protocol):
 
     def drop_expired(self, keep: Retention) -> dict[str, int]:
         """Delete what is past its retention; answers how many per table."""
-        ...
-
-    def bury(self, letter: DeadLetter) -> None:
-        """Record a dead letter; the same id twice is one row."""
         ...

@@ -9,7 +9,7 @@ from common.domain.command import NewCommand
 from common.domain.errors import Conflict
 from common.domain.keys import Caller
 from common.domain.launch import session_id
-from common.ports.commands import CommandStore, Idempotency, Origin, Submitted
+from common.ports.commands import CommandStore, Firing, Idempotency, Origin, Submitted
 from common.ports.sealer import Sealer
 from common.services import telemetry
 from common.services.relay import Relay
@@ -40,6 +40,7 @@ class Submit:
         caller: Caller,
         origin: Origin,
         idempotency: Idempotency | None = None,
+        firing: Firing | None = None,
     ) -> Submitted:
         """Raises what CommandStore.submit raises, Forbidden for a kind, InvalidField for run_at."""
         caller.require(f"commands:write:{command.kind}")
@@ -47,7 +48,7 @@ class Submit:
         secrets = mcp.pack(command.env, command.mcp_secrets)
         sealed = self._sealer.seal(secrets) if secrets else None
         command = replace(command, traceparent=command.traceparent or telemetry.traceparent())
-        done = self._store(command, sealed, caller, origin, idempotency)
+        done = self._store(command, sealed, caller, origin, idempotency, firing)
         self._relay.soon(done.doorbell)
         if not done.replayed:
             self._wakeups.state(command.id, command.project)
@@ -63,16 +64,20 @@ class Submit:
         caller: Caller,
         origin: Origin,
         idempotency: Idempotency | None,
+        firing: Firing | None,
     ) -> Submitted:
+        def store(wanted: NewCommand) -> Submitted:
+            return self._commands.submit(wanted, sealed, caller, origin, idempotency, firing)
+
         if not command.fork_if_session_busy:
-            return self._commands.submit(command, sealed, caller, origin, idempotency)
+            return store(command)
         strict = replace(command, reject_if_session_busy=True)
         try:
-            return self._commands.submit(strict, sealed, caller, origin, idempotency)
+            return store(strict)
         except Conflict as error:
             if error.code != "session_busy":
                 raise
-        return self._commands.submit(_forked(command), sealed, caller, origin, idempotency)
+        return store(_forked(command))
 
 
 def _forked(command: NewCommand) -> NewCommand:

@@ -17,7 +17,7 @@ function = Function(
 
 @function.event(summary="Record an event that could not be delivered")
 def bury(app: App, event: IncomingEvent) -> None:
-    app.bury(letter(event.attributes, event.body))
+    app.bury(letter(event.attributes, event.body, event.flaw))
 
 
 handle = function.target()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -50,10 +50,15 @@ _PARAMETERS: Final = {
     "model": "only with this model",
     "offset": "from this byte on",
     "output": "`1`: output too, not only changes of state",
+    "outcome": "only `submitted`, or only `refused`",
     "project": "only in these projects; may be repeated",
+    "reason": "only with this reason, such as `no_trigger`",
+    "replayed": "`true`: only what was replayed; `false`: only what was not",
     "since": "from this moment on",
+    "source": "only from this source",
     "state": "only in these states; may be repeated",
     "stream": "`merged`, or `stdout` and `stderr` where they are kept apart",
+    "type": "only of this type",
     "target": "only of this thing, by its id or name",
     "until": "before this moment",
     "validate": "`lenient` writes in spite of what is wrong with the frontmatter",
@@ -67,6 +72,9 @@ _PATH_PARAMETERS: Final = {
     ("claude_config", "project"): ("demo", "the project's name"),
     ("claude_config", "kind"): ("commands", "commands, skills or agents"),
     ("claude_config", "name"): ("deploy", "its name; `folder:name` of a command in a folder"),
+    ("triggers", "id"): ("trg_0190f3c2a4b87c0e9a5d1f2e3c4b5a61", "the trigger's id"),
+    ("events", "trigger"): ("trg_0190f3c2a4b87c0e9a5d1f2e3c4b5a61", "the trigger's id"),
+    ("events", "id"): ("dlt_0190f3c2a4b87c0e9a5d1f2e3c4b5a62", "the dead letter's id"),
     ("projects", "project"): ("demo", "the project's name"),
     ("projects", "id"): ("0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69", "the session's id"),
     ("queue", "project"): ("demo", "the project's name"),
@@ -207,11 +215,21 @@ def _operation(function: Function, route: Route, schemas: _Schemas) -> dict[str,
             "required": not route.body_optional,
             "content": {"application/json": content},
         }
+    elif route.raw_body:
+        operation["requestBody"] = {"required": True, "content": dict(_raw(route.raw_body))}
     operation["responses"] = _responses(route, schemas)
     return operation
 
 
+def _raw(examples: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for media_type, example in examples.items():
+        kind = "array" if isinstance(example, list) else "object"
+        yield media_type, {"schema": {"type": kind}, "example": example}
+
+
 def _scopes_in_words(route: Route) -> str:
+    if route.signed:
+        return "No key is needed: the body's signature says who sent it."
     if not route.scopes:
         return "Open: no key is needed."
     names = [f"`{scope}`" for scope in route.scopes]
@@ -289,8 +307,12 @@ def statuses(route: Route) -> dict[int, str]:
         refusals |= {401, 403, 429}
     if "{" in route.path:
         refusals |= {400, 404}  # 400: NUL and what is not UTF-8, here and in queries
-    if route.body is not None:
+    if route.body is not None or route.raw_body:
         refusals |= {400, 413, 415, 422}
+    if route.raw_body:
+        refusals |= {404}
+    if route.signed:
+        refusals |= {401}
     if route.query is not None:
         refusals |= {400, 422}
     if route.kind == "stream":

@@ -26,6 +26,8 @@ OPEN = {
     ("on_command_finished", "POST", "/"): "cluster-local doorbell without authority",
     ("on_command_queued", "POST", "/"): "cluster-local doorbell without authority",
     ("on_command_queued", "POST", "/follow"): "cluster-local, holds and changes nothing",
+    ("events", "POST", "/v1/events/github/{trigger}"): "the body's signature says who sent it",
+    ("on_command_requested", "POST", "/"): "cluster-local; a trigger says what may run",
     ("on_dead_letter", "POST", "/"): "cluster-local, the broker has no key",
     ("on_pods_changed", "POST", "/"): "cluster-local doorbell without authority",
     ("on_tick", "POST", "/"): "cluster-local doorbell without authority",
@@ -61,9 +63,12 @@ def test_only_functions_that_seal_or_open_secrets_get_their_keys() -> None:
     """Those that submit commands, the runner, and webhooks with their sender, nowhere else."""
     assert {f.name for f in FUNCTIONS if f.secret_keys} == {
         "commands",
+        "events",
         "on_command_queued",
+        "on_command_requested",
         "on_webhook_due",
         "projects",
+        "triggers",
         "webhooks",
     }
 

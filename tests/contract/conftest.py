@@ -13,6 +13,7 @@ import pytest
 
 from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.commands import MemoryCommandStore
+from common.adapters.memory.dead_letters import MemoryDeadLetters
 from common.adapters.memory.events import MemoryEventReader
 from common.adapters.memory.keys import MemoryKeyStore
 from common.adapters.memory.outbox import MemoryOutbox
@@ -23,9 +24,11 @@ from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.signals import MemorySignals
 from common.adapters.memory.state import MemoryState
 from common.adapters.memory.status import MemoryStatus
+from common.adapters.memory.triggers import MemoryTriggerStore
 from common.adapters.memory.upkeep import MemoryUpkeep
 from common.adapters.postgres.audit import PgAuditLog
 from common.adapters.postgres.commands import PgCommandStore
+from common.adapters.postgres.dead_letters import PgDeadLetters
 from common.adapters.postgres.events import PgEventReader
 from common.adapters.postgres.keys import PgKeyStore
 from common.adapters.postgres.outbox import PgOutbox
@@ -36,6 +39,7 @@ from common.adapters.postgres.queue import PgQueue
 from common.adapters.postgres.sessions import PgSessionStore
 from common.adapters.postgres.signals import PgSignals
 from common.adapters.postgres.status import PgStatus
+from common.adapters.postgres.triggers import PgTriggerStore
 from common.adapters.postgres.upkeep import PgUpkeep
 from common.domain.command import Kind, NewCommand, State
 from common.domain.events import OUTPUT, NewEvent
@@ -43,7 +47,8 @@ from common.domain.identifiers import new_id
 from common.domain.keys import ApiKey, Caller, RateLimit, hash_of, new_key, prefix_of
 from common.domain.project import FoundProject
 from common.ports.audit import AuditLog
-from common.ports.commands import CommandStore, Idempotency, Origin, Submitted
+from common.ports.commands import CommandStore, Firing, Idempotency, Origin, Submitted
+from common.ports.dead_letters import DeadLetters
 from common.ports.events import EventReader
 from common.ports.keys import KeyStore
 from common.ports.outbox import Outbox
@@ -53,6 +58,7 @@ from common.ports.queue import Claim, Queue
 from common.ports.sessions import SessionStore
 from common.ports.signals import Listening, Signals
 from common.ports.status import SystemStatus
+from common.ports.triggers import TriggerStore
 from common.ports.upkeep import Upkeep
 
 ORIGIN = Origin("req_test", "192.0.2.1", "192.0.2.2")
@@ -79,6 +85,8 @@ class World:
     status: SystemStatus
     audit: AuditLog
     oversight: Oversight
+    triggers: TriggerStore
+    dead_letters: DeadLetters
     sessions: SessionStore
     pass_time: Callable[[float], None]
     pause: Callable[[str, bool], None]
@@ -118,11 +126,12 @@ class World:
         *,
         idempotency: Idempotency | None = None,
         sealed_env: bytes | None = None,
+        firing: Firing | None = None,
         **fields: Any,
     ) -> Submitted:
         plain: dict[str, Any] = {"kind": Kind.SHELL, "spec": {"script": "true"}}
         new = NewCommand(fields.pop("id", None) or new_id(), project, **plain | fields)
-        return self.commands.submit(new, sealed_env, caller, ORIGIN, idempotency)
+        return self.commands.submit(new, sealed_env, caller, ORIGIN, idempotency, firing)
 
     def claimed(self, project: str = "demo", worker: int = WORKER) -> Claim:
         """The next command, claimed; there must be one."""
@@ -222,6 +231,8 @@ def memory_world() -> World:
         MemoryStatus(state),
         MemoryAuditLog(state),
         MemoryOversight(state),
+        MemoryTriggerStore(state),
+        MemoryDeadLetters(state),
         MemorySessionStore(state),
         pass_time,
         pause,
@@ -237,6 +248,8 @@ _MOMENTS = {
     "idempotency": ("created_at",),
     "audit_log": ("at",),
     "dead_letters": ("created_at",),
+    "triggers": ("before_until",),
+    "seen_events": ("at",),
 }
 
 
@@ -268,6 +281,8 @@ def postgres_world(db: Database) -> World:
         PgStatus(db),
         PgAuditLog(db),
         PgOversight(db),
+        PgTriggerStore(db),
+        PgDeadLetters(db),
         PgSessionStore(db),
         pass_time,
         pause,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from common.domain.errors import InvalidField
 from common.domain.identifiers import new_id
 from common.ports.commands import Filter, Idempotency
 from common.ports.queue import LEASE_S
-from common.ports.upkeep import DeadLetter, Retention
+from common.ports.upkeep import Retention
 from tests.contract.conftest import CANCELLED, DONE, ORIGIN, WORKER, World, now
 
 TIMED_OUT = {"reason": "queue"}
@@ -221,18 +220,7 @@ def test_partitions_can_be_made_again_and_again(world: World) -> None:
     assert world.upkeep.make_partitions(7) == 0
 
 
-# -- dead letters ----------------------------------------------------------------------------------
-
-
-def test_a_dead_letter_is_kept_once_whatever_it_holds(world: World) -> None:
-    """NUL, lone surrogates and bytes that are no text do not keep it from being recorded."""
-    letter = DeadLetter(
-        uuid.uuid4(), None, "/x", "ty\ud800pe", "a\0b", "bad", "\udfff", {"k\0": "v"}, b"\xff\0"
-    )
-    world.upkeep.bury(letter)
-    world.upkeep.bury(letter)
-    world.pass_time(31 * DAY_S)
-    assert world.upkeep.drop_expired(Retention())["dead_letters"] == 1
+# -- an empty store --------------------------------------------------------------------------------
 
 
 def test_repairs_find_nothing_in_an_empty_store(world: World) -> None:

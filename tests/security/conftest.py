@@ -12,12 +12,14 @@ import common.bootstrap
 from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.claude_files import MemoryClaudeFiles
 from common.adapters.memory.commands import MemoryCommandStore
+from common.adapters.memory.dead_letters import MemoryDeadLetters
 from common.adapters.memory.events import MemoryEventReader
 from common.adapters.memory.keys import MemoryKeyStore
 from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.projects import MemoryProjectStore
 from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.state import MemoryState
+from common.adapters.memory.triggers import MemoryTriggerStore
 from common.adapters.memory.webhooks import MemoryDeliveryQueue, MemoryWebhookStore
 from common.bootstrap import App
 from common.domain import identifiers, keys
@@ -59,6 +61,8 @@ class House:
                 "relay": fakes.FakeRelay(),
                 "sessions": MemorySessionStore(self.state),
                 "sealer": fakes.FakeSealer(),
+                "triggers": MemoryTriggerStore(self.state),
+                "dead_letters": MemoryDeadLetters(self.state),
                 "signals": fakes.FakeSignals(),
                 "tailer": fakes.FakeTailer(),
                 "webhooks": MemoryWebhookStore(self.state),

@@ -16,9 +16,11 @@ from starlette.types import ASGIApp
 import common.bootstrap
 from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.claude_files import MemoryClaudeFiles
+from common.adapters.memory.dead_letters import MemoryDeadLetters
 from common.adapters.memory.oversight import MemoryOversight
 from common.adapters.memory.sessions import MemorySessionStore
 from common.adapters.memory.state import MemoryState
+from common.adapters.memory.triggers import MemoryTriggerStore
 from common.adapters.memory.webhooks import MemoryDeliveryQueue, MemoryWebhookStore
 from common.bootstrap import App
 from common.settings import Settings, read
@@ -118,6 +120,8 @@ class Api:
                 "courier": self.courier,
                 "sender_bell": self.sender_bell,
                 "sealer": fakes.FakeSealer(),
+                "triggers": MemoryTriggerStore(self.audit_state),
+                "dead_letters": MemoryDeadLetters(self.audit_state),
             },
         )
 

@@ -38,7 +38,7 @@ from common.domain.launch import run_id
 from common.domain.project import FoundProject, Phase, Project
 from common.domain.webhooks import Answer
 from common.domain.workspace import Place
-from common.ports.commands import Cancelled, Filter, Idempotency, Origin, Segment, Submitted
+from common.ports.commands import Cancelled, Filter, Firing, Idempotency, Origin, Segment, Submitted
 from common.ports.keys import CreatedKey, Grant, NewText
 from common.ports.outbox import OutgoingEvent
 from common.ports.queue import Claim, Held, LeaseLost
@@ -454,6 +454,7 @@ class FakeCommands:
         caller: Caller,
         origin: Origin,
         idempotency: Idempotency | None = None,
+        firing: Firing | None = None,
     ) -> Submitted:
         if not self.replayed:
             check_run_at(command.run_at, datetime.now(UTC))

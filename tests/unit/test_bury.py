@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.ports.upkeep import DeadLetter
+from common.ports.dead_letters import DeadLetter
 from common.services.bury import MAX_DATA, Bury, letter
 
 ATTRIBUTES = {

@@ -13,8 +13,8 @@ import pytest
 from common.domain import identifiers
 from common.domain.errors import InvalidRequest, NotFound, RdevError, ShuttingDown, Unavailable
 from common.domain.scopes import ALL
+from common.ports.dead_letters import DeadLetter
 from common.ports.status import Dependency, Numbers
-from common.ports.upkeep import DeadLetter
 from common.services.tailing import Ended
 from tests.unit.conftest import Api
 

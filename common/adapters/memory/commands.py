@@ -19,10 +19,11 @@ from common.adapters.memory.state import (
 from common.domain.command import Command, NewCommand, Priority, State, Timeouts, check_run_at
 from common.domain.errors import ConcurrencyLimited, Conflict, Forbidden, NotFound, Unauthorized
 from common.domain.events import STATE, NewEvent, dumps
-from common.domain.identifiers import COMMAND, new_id, show
+from common.domain.identifiers import COMMAND, TRIGGER, new_id, show
 from common.domain.keys import Caller
 from common.domain.project import Phase
-from common.ports.commands import Cancelled, Filter, Idempotency, Origin, Segment, Submitted
+from common.domain.triggers import Match, Outcome
+from common.ports.commands import Cancelled, Filter, Firing, Idempotency, Origin, Segment, Submitted
 
 _WAITING = (State.SCHEDULED, State.QUEUED)
 
@@ -40,17 +41,22 @@ class MemoryCommandStore:
         caller: Caller,
         origin: Origin,
         idempotency: Idempotency | None = None,
+        firing: Firing | None = None,
     ) -> Submitted:
         with self._state.lock:
             first = self._state.replayed(caller, idempotency)
             if first is not None:
                 return Submitted(first, replayed=True, doorbell=None)
+            if firing is not None:
+                self._refuse_firing(firing)
             self._refuse(command, caller)
             row = self._create(command, sealed_env, caller)
             doorbell = new_id() if row.command.state is State.QUEUED else None
             if doorbell is not None:
                 self._state.announce(row.command, "queued", doorbell)
             self._record(caller, origin, "command.created", row)
+            if firing is not None:
+                self._fired(firing, row, caller, origin)
             created = self._state.shown(row)
             self._state.remember(caller, idempotency, created)
             return Submitted(created, replayed=False, doorbell=doorbell)
@@ -139,6 +145,26 @@ class MemoryCommandStore:
             return [self._state.shown(row) for row in found[: wanted.limit]]
 
     # -- submitting ------------------------------------------------------------------------------
+
+    def _refuse_firing(self, firing: Firing) -> None:
+        before = self._state.seen.get(firing.seen)
+        if before is not None and (before.outcome is Outcome.SUBMITTED or not firing.again):
+            raise Conflict("this event was seen before", code="event_seen")
+        row = self._state.triggers.get(firing.trigger)
+        if row is None or not row.trigger.enabled:
+            raise Conflict("the trigger was disabled or deleted", code="trigger_off")
+        now, rate = self._state.clock(), row.trigger.rate_limit
+        row.hits = [hit for hit in row.hits if hit >= now - timedelta(seconds=rate.window_s)]
+        if len(row.hits) >= rate.limit:
+            raise Conflict("the trigger's limit is used up", code="trigger_limited")
+        row.hits.append(now)
+
+    def _fired(self, firing: Firing, row: CommandRow, caller: Caller, origin: Origin) -> None:
+        made = row.command.id
+        event = (firing.trigger, firing.event_id, firing.source, firing.type)
+        self._state.see(firing.seen, Match(*event, Outcome.SUBMITTED, made))
+        target = show(TRIGGER, firing.trigger)
+        self._state.record(caller, origin, "trigger.fired", target, row.command.project)
 
     def _refuse(self, command: NewCommand, caller: Caller) -> None:
         key = self._state.keys.get(caller.key_id)

@@ -33,7 +33,7 @@ class MemoryKeyStore:
             now = self._state.clock()
             status = _refusal(row.key, scopes, ip, now)
             if status is not None:
-                return Grant(status, _caller(row), None, 0.0)
+                return Grant(status, row.caller, None, 0.0)
             return self._rated(row, now, counts=counts)
 
     def create(
@@ -154,7 +154,7 @@ class MemoryKeyStore:
                 reset_s = (row.hits[-1] + window - now).total_seconds()
         if status == "ok":
             self._used(row, now)
-        return Grant(status, _caller(row), remaining, reset_s)
+        return Grant(status, row.caller, remaining, reset_s)
 
     @staticmethod
     def _used(row: KeyRow, now: datetime) -> None:
@@ -198,18 +198,3 @@ def _is_inside(ip: str | None, networks: Sequence[str]) -> bool:
     except ValueError:
         return False
     return any(address in ip_network(network) for network in networks)
-
-
-def _caller(row: KeyRow) -> Caller:
-    key = row.key
-    return Caller(
-        key_id=key.id,
-        name=key.name,
-        scopes=key.scopes,
-        projects=key.projects,
-        max_concurrent=key.max_concurrent,
-        rate_limit=key.rate_limit,
-        allowed_ips=key.allowed_ips,
-        expires_at=key.expires_at,
-        unlimited=row.unlimited,
-    )

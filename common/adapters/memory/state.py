@@ -20,10 +20,11 @@ from common.domain.events import END, STATE, Event, NewEvent, dumps, timestamp
 from common.domain.identifiers import COMMAND, KEY, WEBHOOK, new_id, parse, show
 from common.domain.keys import ApiKey, Caller
 from common.domain.project import FoundProject
+from common.domain.triggers import Match, Trigger
 from common.domain.webhooks import Attempt, DeliveryState, Endpoint, Message
 from common.ports.commands import Idempotency, Origin
+from common.ports.dead_letters import DeadLetter
 from common.ports.outbox import OutgoingEvent
-from common.ports.upkeep import DeadLetter
 
 Clock = Callable[[], datetime]
 
@@ -77,6 +78,33 @@ class KeyRow:
     key: ApiKey
     hash: bytes
     unlimited: bool = False
+    hits: list[datetime] = field(default_factory=list)
+
+    @property
+    def caller(self) -> Caller:
+        """Who comes with it."""
+        key = self.key
+        return Caller(
+            key_id=key.id,
+            name=key.name,
+            scopes=key.scopes,
+            projects=key.projects,
+            max_concurrent=key.max_concurrent,
+            rate_limit=key.rate_limit,
+            allowed_ips=key.allowed_ips,
+            expires_at=key.expires_at,
+            unlimited=self.unlimited,
+        )
+
+
+@dataclass
+class TriggerRow:
+    """A trigger, its sealed secrets, and when it made commands lately."""
+
+    trigger: Trigger
+    secret: bytes
+    before: bytes | None = None
+    before_until: datetime | None = None
     hits: list[datetime] = field(default_factory=list)
 
 
@@ -152,10 +180,12 @@ class MemoryState:
         self.idempotency: dict[tuple[UUID, str, str], IdempotencyRow] = {}
         self.audit: list[AuditEntry] = []
         self.audit_chain: list[tuple[int, bytes]] = []
-        self.dead_letters: dict[UUID, tuple[DeadLetter, datetime]] = {}
         self.webhooks: dict[UUID, WebhookRow] = {}
         self.heard: dict[UUID, HeardRow] = {}
         self.deliveries: dict[UUID, DeliveryRow] = {}
+        self.dead_letters: dict[UUID, DeadLetter] = {}
+        self.triggers: dict[UUID, TriggerRow] = {}
+        self.seen: dict[bytes, Match] = {}
         self.lanes: dict[tuple[str, UUID], int] = {}
         self.workers: set[int] = set()
         self.jobs: set[str] = set()
@@ -163,6 +193,7 @@ class MemoryState:
         self.next_xid = 1
         self._turn = 0
         self._audited = 0
+        self._seen = 0
 
     def transaction(self) -> int:
         """A number for the events of one change; they count upwards in the order of commits."""
@@ -347,6 +378,11 @@ class MemoryState:
         """Number it and keep it."""
         self._audited += 1
         self.audit.append(replace(entry, number=self._audited))
+
+    def see(self, seen: bytes, match: Match) -> None:
+        """Number what became of an event at a trigger, and keep it."""
+        self._seen += 1
+        self.seen[seen] = replace(match, number=self._seen, at=self.clock())
 
     # -- idempotency -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from common.adapters.memory.state import MemoryState
 from common.domain.command import State
 from common.domain.identifiers import day_of, new_id
 from common.domain.project import Phase
-from common.ports.upkeep import DeadLetter, Retention
+from common.ports.upkeep import Retention
 
 
 class MemoryUpkeep:
@@ -80,11 +80,8 @@ class MemoryUpkeep:
                 "webhook_events": self._drop_heard(keep.deliveries_days),
                 "attempts": 0,  # they are part of their deliveries here
                 "webhooks": self._drop_webhooks(),
+                "seen_events": self._drop_seen_events(keep.seen_events_days),
             }
-
-    def bury(self, letter: DeadLetter) -> None:
-        with self._state.lock:
-            self._state.dead_letters.setdefault(letter.id, (letter, self._state.clock()))
 
     def _needs_runner(self, name: str) -> bool:
         row = self._state.projects[name]
@@ -135,10 +132,19 @@ class MemoryUpkeep:
 
     def _drop_dead_letters(self, days: int) -> int:
         before = self._state.clock() - timedelta(days=days)
-        letters = self._state.dead_letters.items()
-        old = [letter_id for letter_id, (_, at) in letters if at < before]
+        letters = self._state.dead_letters
+        old = [
+            i for i, letter in letters.items() if letter.created_at and letter.created_at < before
+        ]
         for letter_id in old:
-            del self._state.dead_letters[letter_id]
+            del letters[letter_id]
+        return len(old)
+
+    def _drop_seen_events(self, days: int) -> int:
+        before = self._state.clock() - timedelta(days=days)
+        old = [k for k, match in self._state.seen.items() if match.at and match.at < before]
+        for seen in old:
+            del self._state.seen[seen]
         return len(old)
 
     def _drop_heard(self, days: int) -> int:

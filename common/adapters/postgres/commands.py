@@ -32,7 +32,7 @@ from common.domain.errors import (
 )
 from common.domain.identifiers import COMMAND, new_id, show
 from common.domain.keys import Caller
-from common.ports.commands import Cancelled, Filter, Idempotency, Origin, Segment, Submitted
+from common.ports.commands import Cancelled, Filter, Firing, Idempotency, Origin, Segment, Submitted
 
 _OPEN: Final = frozenset(str(state) for state in ACTIVE | WAITING)
 
@@ -50,16 +50,19 @@ class PgCommandStore:
         caller: Caller,
         origin: Origin,
         idempotency: Idempotency | None = None,
+        firing: Firing | None = None,
     ) -> Submitted:
         event = new_id()
-        answer = self._db.one(
-            "submit",
-            command=_as_json(command),
-            env=sealed_env,
-            audit=rows.audit(caller, origin),
-            idempotency=rows.idempotency(idempotency),
-            event=event,
-        )
+        given = {
+            "command": _as_json(command),
+            "env": sealed_env,
+            "audit": rows.audit(caller, origin),
+            "event": event,
+        }
+        if firing is None:
+            answer = self._db.one("submit", idempotency=rows.idempotency(idempotency), **given)
+        else:
+            answer = self._db.one("fire", firing=rows.firing(firing), **given)
         assert answer is not None
         if answer["status"] == "replay":
             return Submitted(self._as_created(answer["snapshot"]), replayed=True, doorbell=None)
@@ -198,6 +201,11 @@ def _if_queued(command: Command, event: UUID) -> UUID | None:
     return event if command.state is State.QUEUED else None
 
 
+_NOT_FIRED: Final = {
+    "event_seen": "this event was seen before",
+    "trigger_off": "the trigger was disabled or deleted",
+    "trigger_limited": "the trigger's limit is used up",
+}
 _RUN_AT: Final = {"run_at_past": RUN_AT_PAST, "run_at_far": RUN_AT_FAR}
 
 
@@ -213,6 +221,8 @@ def _refusal(status: str, command: NewCommand) -> Exception:
         return ConcurrencyLimited("no free slot, and the command was not to wait for one")
     if status in _RUN_AT:
         return InvalidField.one(*_RUN_AT[status])
+    if status in _NOT_FIRED:
+        return Conflict(_NOT_FIRED[status], code=status)
     if status == "session_busy":
         return Conflict("another command holds this session", code=status)
     return AssertionError(f"submit_command answered {status}")

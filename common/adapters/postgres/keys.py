@@ -12,7 +12,7 @@ from common.adapters.postgres.connection import Row
 from common.adapters.postgres.parameters import jsonb
 from common.adapters.postgres.pool import Database
 from common.domain.identifiers import new_id
-from common.domain.keys import ApiKey, Caller, RateLimit
+from common.domain.keys import ApiKey, Caller
 from common.ports.commands import Idempotency, Origin
 from common.ports.keys import CreatedKey, Grant, NewText
 
@@ -33,7 +33,7 @@ class PgKeyStore:
         )
         if row is None or row["status"] == "unknown":
             return Grant("unknown", None)
-        return Grant(row["status"], _caller(row), row["remaining"], row["reset_s"])
+        return Grant(row["status"], rows.to_caller(row), row["remaining"], row["reset_s"])
 
     def create(
         self,
@@ -145,29 +145,15 @@ def _address(ip: str | None) -> str | None:
         return None
 
 
-def _caller(row: Row) -> Caller:
-    return Caller(
-        key_id=row["key_id"],
-        name=row["name"],
-        scopes=frozenset(row["scopes"]),
-        projects=_set(row["projects"]),
-        max_concurrent=row["max_concurrent"],
-        rate_limit=_rate(row),
-        allowed_ips=tuple(row["allowed_ips"]),
-        expires_at=row["expires_at"],
-        unlimited=row["unlimited"],
-    )
-
-
 def _key(row: Row) -> ApiKey:
     return ApiKey(
         id=row["id"],
         name=row["name"],
         prefix=row["prefix"],
         scopes=frozenset(row["scopes"]),
-        projects=_set(row["projects"]),
+        projects=rows.to_set(row["projects"]),
         allowed_ips=tuple(row["allowed_ips"]),
-        rate_limit=_rate(row),
+        rate_limit=rows.to_rate(row),
         max_concurrent=row["max_concurrent"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
@@ -175,16 +161,6 @@ def _key(row: Row) -> ApiKey:
         last_used_at=row["last_used_at"],
         replaced_by=row["replaced_by"],
     )
-
-
-def _rate(row: Row) -> RateLimit | None:
-    if row["rate_limit"] is None:
-        return None
-    return RateLimit(row["rate_limit"], row["rate_window_s"])
-
-
-def _set(values: Sequence[str] | None) -> frozenset[str] | None:
-    return None if values is None else frozenset(values)
 
 
 def _as_json(key: ApiKey) -> str:

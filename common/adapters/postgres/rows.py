@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
@@ -11,9 +12,9 @@ from common.adapters.postgres.parameters import jsonb
 from common.domain.command import Command, Kind, Priority, State, Timeouts
 from common.domain.errors import Conflict, FieldError, InvalidField
 from common.domain.events import Event
-from common.domain.keys import Caller
+from common.domain.keys import Caller, RateLimit
 from common.domain.project import Phase, Project
-from common.ports.commands import Idempotency, Origin
+from common.ports.commands import Firing, Idempotency, Origin
 
 HIGHEST_ID: Final = UUID(int=(1 << 128) - 1)
 OTHER_STREAM: Final = "stderr"  # counted in err_offset; merged and stdout in out_offset
@@ -79,6 +80,31 @@ def to_event(row: Row) -> Event:
     )
 
 
+def to_caller(row: Row) -> Caller:
+    """Who comes with a key, from the columns of authorise and acting_key."""
+    return Caller(
+        key_id=row["key_id"],
+        name=row["name"],
+        scopes=frozenset(row["scopes"]),
+        projects=to_set(row["projects"]),
+        max_concurrent=row["max_concurrent"],
+        rate_limit=to_rate(row),
+        allowed_ips=tuple(row["allowed_ips"]),
+        expires_at=row["expires_at"],
+        unlimited=row["unlimited"],
+    )
+
+
+def to_rate(row: Row) -> RateLimit | None:
+    if row["rate_limit"] is None:
+        return None
+    return RateLimit(row["rate_limit"], row["rate_window_s"])
+
+
+def to_set(values: Sequence[str] | None) -> frozenset[str] | None:
+    return None if values is None else frozenset(values)
+
+
 def audit(caller: Caller | None, origin: Origin) -> str:
     """Who did it (None: rdev itself) and from where, as the SQL functions take it."""
     who: dict[str, Any] = {"key_id": None, "max_concurrent": None}
@@ -92,6 +118,11 @@ def idempotency(given: Idempotency | None) -> str | None:
     if given is None:
         return None
     return jsonb({"route": given.route, "key": given.key, "hash": given.request_hash.hex()})
+
+
+def firing(given: Firing) -> str:
+    """What makes an event happen once, as the SQL functions take it."""
+    return jsonb(asdict(given) | {"seen": given.seen.hex(), "trigger": str(given.trigger)})
 
 
 def refuse_idempotency(status: str) -> None:

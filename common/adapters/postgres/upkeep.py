@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
-from common.adapters.postgres.parameters import Parameter, jsonb, printable
+from common.adapters.postgres.parameters import Parameter, jsonb
 from common.adapters.postgres.pool import Database
-from common.ports.upkeep import DeadLetter, Retention
+from common.ports.upkeep import Retention
 
 _AT_ONCE: Final = 500  # rows one transaction changes
 _ROUNDS: Final = 20  # such transactions per table and call; the next tick goes on
@@ -56,23 +56,8 @@ class PgUpkeep:
             # Attempts go on for some days after the event that a delivery is of.
             "attempts": self._drop_once("drop_attempts", days=keep.deliveries_days + 1),
             "webhooks": self._drop("drop_webhooks"),
+            "seen_events": self._drop("drop_seen_events", days=keep.seen_events_days),
         }
-
-    def bury(self, letter: DeadLetter) -> None:
-        self._db.run(
-            "bury",
-            id=letter.id,
-            event_id=_kept(letter.event_id),
-            source=_kept(letter.source),
-            type=_kept(letter.type),
-            subject=_kept(letter.subject),
-            reason=printable(letter.reason),
-            detail=printable(letter.detail),
-            attributes=jsonb(
-                {printable(name): printable(text) for name, text in letter.attributes.items()}
-            ),
-            data=letter.data,
-        )
 
     def _drop(self, query: str, **age: Parameter) -> int:
         total = 0
@@ -85,7 +70,3 @@ class PgUpkeep:
 
     def _drop_once(self, query: str, **parameters: Parameter) -> int:
         return int(self._db.run(query, **parameters)[0]["dropped"])
-
-
-def _kept(text: str | None) -> str | None:
-    return None if text is None else printable(text)

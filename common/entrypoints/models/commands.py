@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, model_validator
 
 from common.domain import git_arguments, identifiers, mcp
 from common.domain.command import Kind, NewCommand, Priority, Timeouts
+from common.domain.events import dumps
 from common.domain.launch import session_id
 from common.domain.project import NAME
 from common.domain.session import SESSION_ID
 from common.domain.workspace import ENV_NAME, SHELL_OWNED
+from common.entrypoints import strict_json
 from common.entrypoints.models.base import Body, Labels, Page, Query
 from common.entrypoints.models.claude import ClaudeOptions, ServerName, ServerSecrets
 
@@ -208,6 +211,17 @@ class CreateClaude(ClaudeFields):
 
 
 CreateCommand = Annotated[CreateClaude | CreateShell | CreateGit, Field(discriminator="kind")]
+
+
+@cache
+def _create_command() -> TypeAdapter[CreateClaude | CreateShell | CreateGit]:
+    return TypeAdapter(CreateCommand)
+
+
+def new_command(body: dict[str, Any]) -> NewCommand:
+    """A command from a body that did not come as one. Raises InvalidRequest or InvalidField."""
+    wanted = strict_json.model(_create_command(), dumps(body))
+    return wanted.command(wanted.project)
 
 
 class ListCommands(Query):

@@ -229,6 +229,158 @@ class SessionPage(Resource):
     next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
 
 
+TriggerId = Annotated[str, Field(pattern=r"^trg_[0-9a-f]{32}$")]
+
+
+class TriggerLinks(Resource):
+    """Where to go on. `github`: where GitHub sends deliveries to."""
+
+    self: str
+    matches: str
+    github: str | None
+
+
+class Trigger(Resource):
+    """When an event like this arrives, run this command there."""
+
+    id: TriggerId
+    name: str
+    key_id: Annotated[KeyId, Field(description="its owner, with whose rights it acts")]
+    filter: Annotated[dict[str, Any], Field(description="CloudEvents Subscriptions filters")]
+    command: Annotated[dict[str, Any], Field(description="values of `env` are secret, so null")]
+    accept: list[Literal["http", "github", "broker"]]
+    enabled: bool
+    rate_limit: RateLimit
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    links: TriggerLinks
+
+
+class CreatedTrigger(Trigger):
+    """A trigger just made, or with a new secret."""
+
+    secret: Annotated[
+        str | None,
+        Field(description="for GitHub; in this answer only, null in a replayed one"),
+    ]
+
+
+class TriggerPage(Resource):
+    """Triggers, newest first."""
+
+    items: list[Trigger]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class DryCommand(Resource):
+    """A command as it would be."""
+
+    project: str
+    kind: KindName
+    priority: PriorityName
+    labels: dict[str, str]
+    spec: dict[str, Any]
+
+
+class DryRun(Resource):
+    """What an event would give; nothing was stored. `reason`: why no command."""
+
+    matches: bool
+    command: DryCommand | None
+    reason: str | None
+    detail: str
+
+
+class Match(Resource):
+    """What became of an event that a trigger was for."""
+
+    id: Annotated[str, Field(pattern=r"^mat_[0-9a-f]{32}$")]
+    at: AwareDatetime
+    event_id: str
+    source: str
+    type: str
+    outcome: Literal["submitted", "refused"]
+    command_id: CommandId | None
+    reason: str | None
+    detail: str
+
+
+class MatchPage(Resource):
+    """Matches, newest first."""
+
+    items: list[Match]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class EventAtTrigger(Resource):
+    """What became of an event at one trigger; `duplicate`: it was seen there before."""
+
+    trigger_id: TriggerId
+    outcome: Literal["submitted", "refused"]
+    duplicate: bool
+    command_id: CommandId | None
+    reason: str | None
+
+
+class ReceivedEvent(Resource):
+    """What became of an event."""
+
+    id: str
+    source: str
+    outcome: Literal[
+        "submitted", "duplicate", "refused", "no_trigger", "stale", "loop", "trigger_off"
+    ]
+    triggers: list[EventAtTrigger]
+
+
+class ReceivedEvents(Resource):
+    """Every event that was sent, in its order; a ping of GitHub is none."""
+
+    events: list[ReceivedEvent]
+
+
+class DeadLetter(Resource):
+    """An event that nothing came of."""
+
+    id: Annotated[str, Field(pattern=r"^dlt_[0-9a-f]{32}$")]
+    created_at: AwareDatetime
+    reason: str
+    detail: str
+    channel: Literal["http", "github", "broker", "delivery"]
+    project: str | None
+    trigger_id: TriggerId | None
+    event_id: str | None
+    source: str | None
+    type: str | None
+    subject: str | None
+    size: Annotated[int, Field(description="bytes of its data, of which 64 KiB are kept")]
+    replayable: bool
+    replayed_at: AwareDatetime | None
+
+
+class WholeDeadLetter(DeadLetter):
+    """A dead letter with what it held: `data` where that is JSON, else `data_base64`."""
+
+    attributes: dict[str, str]
+    data: Any
+    data_base64: str | None
+
+
+class DeadLetterPage(Resource):
+    """Dead letters, newest first."""
+
+    items: list[DeadLetter]
+    next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null: none")]
+
+
+class ReplayedDeadLetter(Resource):
+    """What a replay gave. `published`: an event of rdev itself, handed to the broker again."""
+
+    outcome: str
+    event: ReceivedEvent | None
+    letter: DeadLetter
+
+
 class QueueDepth(Resource):
     """Of one priority."""
 

@@ -59,8 +59,10 @@ WITH old AS (
 gone AS (DELETE FROM dead_letters d USING old WHERE d.id = old.id RETURNING 1)
 SELECT count(*) AS dropped FROM gone;
 
--- name: bury
--- Record a dead letter once.
-INSERT INTO dead_letters (id, event_id, source, type, subject, reason, detail, attributes, data)
-VALUES (:id, :event_id, :source, :type, :subject, :reason, :detail, :attributes, :data)
-ON CONFLICT (id) DO NOTHING;
+-- name: drop_seen_events
+-- Delete some of the seen events older than the retention.
+WITH old AS (
+  SELECT s.seen FROM seen_events s
+   WHERE s.at < now() - make_interval(days => :days::int) ORDER BY s.at LIMIT :limit::int),
+gone AS (DELETE FROM seen_events s USING old WHERE s.seen = old.seen RETURNING 1)
+SELECT count(*) AS dropped FROM gone;
