@@ -44,6 +44,7 @@ class Api:
         self.store = Store()
         self.faults = Faults()
         self.pods: dict[str, Pod] = {}  # by uid
+        self.transports: WeakSet[Any] = WeakSet()  # of every connection but the tests' own
         self._snapshots: dict[str, tuple[int, list[Object]]] = {}  # of lists being read, by token
         self.seen: Counter[str] = Counter()
 
@@ -241,6 +242,9 @@ class Api:
                 known = {f.name for f in fields(Faults)}
                 assert wanted["faults"].keys() <= known
                 self.faults = Faults(**wanted["faults"])
+                if self.faults.down:
+                    for transport in self.transports - {request.scope["extensions"]["transport"]}:
+                        transport.abort()
                 await self.store.wake()
             if wanted.get("compact"):
                 self.store.compact()
@@ -338,7 +342,6 @@ class Gate:
     def __init__(self, inner: ASGIApp, api: Api) -> None:
         self._inner = inner
         self._api = api
-        self._known: WeakSet[Any] = WeakSet()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         faults = self._api.faults
@@ -346,8 +349,8 @@ class Gate:
             await self._inner(scope, receive, send)
             return
         transport = scope["extensions"]["transport"]
-        if transport not in self._known:
-            self._known.add(transport)
+        if transport not in self._api.transports:
+            self._api.transports.add(transport)
             self._api.seen["connection"] += 1
         if faults.down:
             scope["extensions"]["transport"].abort()

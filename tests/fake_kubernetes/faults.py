@@ -11,7 +11,7 @@ class Faults:
 
     token: str = ""  # the bearer token that counts; others are answered 401
     certificate: str = ""  # the client certificate's name that counts; others are answered 401
-    down: bool = False  # every connection is reset
+    down: bool = False  # every connection is reset, also those that are open
     status: int = 0  # plain requests are answered with this status …
     status_times: int = 0  # … so many times; 0 is for ever
     retry_after: str = ""
