@@ -95,8 +95,8 @@ class Api:
             await self._set_status(made, "Pending", ready=False)
             return
         volumes = list(filter(None, notes.get("fake/volumes", "").split(",")))
-        home, programs = notes.get("fake/home", "/"), notes.get("fake/programs", "")
-        env = environment(metadata["name"], home, programs)
+        more = json.loads(notes.get("fake/env", "{}"))
+        env = environment(metadata["name"], notes.get("fake/home", "/"), more)
         self.pods[metadata["uid"]] = Pod(env, volumes)
         await self._set_status(made, "Running", ready=not notes.get("fake/unready"))
 

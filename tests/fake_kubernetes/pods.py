@@ -82,12 +82,13 @@ class Pod:
             ended.set_result(answer["code"])
 
 
-def environment(name: str, home: str, programs: str = "") -> dict[str, str]:
-    """What a container of this name starts with; `programs` is a folder with some of its own."""
+def environment(name: str, home: str, more: Mapping[str, str]) -> dict[str, str]:
+    """What a container of this name starts with; `more` is its image's and its manifest's own."""
     return {
-        "PATH": f"{programs}:{os.environ['PATH']}" if programs else os.environ["PATH"],
+        "PATH": os.environ["PATH"],
         "HOME": home,
         "HOSTNAME": name,
         "LANG": "C.UTF-8",
         "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+        **more,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.fake_kubernetes.running import FakeKubernetes
@@ -19,16 +20,15 @@ def rdev_on(fake: FakeKubernetes, home: Path, **environment: str) -> Rdev:
     )
 
 
-def make_pod(fake: FakeKubernetes, home: Path, name: str, project: str) -> str:
-    """A pod; its run directories go with it, its work tree stays. Answers its UID."""
+def make_pod(fake: FakeKubernetes, home: Path, name: str, project: str, **env: str) -> None:
+    """A pod; its run directories go with it, its work tree stays."""
     work = home / "workspaces" / project
     if project != "demo":
         work.mkdir(parents=True, exist_ok=True)
     notes = {
         "rdev.orchard9.ai/workspace": str(work),
         "fake/home": str(home),
-        "fake/programs": str(home / "programs"),
+        "fake/env": json.dumps(env),
         "fake/volumes": str(home / "runs" / project),
     }
-    made = fake.pod(name, project=project, annotations=notes)
-    return str(made["metadata"]["uid"])
+    fake.pod(name, project=project, annotations=notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from infra.local.claude import path_with_claude
 from tests.fake_kubernetes.rdev import make_pod, rdev_on
 from tests.fake_kubernetes.running import FakeKubernetes
+from tests.harness.messages_api import MessagesApi, stand_in, text, tool
 from tests.harness.running import Rdev, marked, text_of, until
 
 LINES = 40
@@ -22,9 +25,10 @@ NUMBERED = "".join(f"{i}\n" for i in range(1, LINES + 1))
 class Stage:
     """An rdev on the fake, and one pod for each test."""
 
-    def __init__(self, fake: FakeKubernetes, rdev: Rdev) -> None:
+    def __init__(self, fake: FakeKubernetes, rdev: Rdev, model: MessagesApi) -> None:
         self.fake = fake
         self.rdev = rdev
+        self.model = model
         self.project = self.pod = ""
 
     def enter(self, project: str) -> None:
@@ -34,7 +38,9 @@ class Stage:
         until("the project is ready", lambda: self.shown().get("phase") == "ready")
 
     def make_pod(self) -> None:
-        make_pod(self.fake, self.rdev.home, self.pod, self.project)
+        claude = self.model.environment(str(self.rdev.home / "claude"))
+        path = path_with_claude(os.environ["PATH"])
+        make_pod(self.fake, self.rdev.home, self.pod, self.project, PATH=path, **claude)
 
     def shown(self) -> dict[str, Any]:
         with self.rdev.client() as client:
@@ -60,10 +66,10 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with FakeKubernetes(tmp_path_factory.mktemp("fake")) as fake:
+    with FakeKubernetes(tmp_path_factory.mktemp("fake")) as fake, stand_in(text("")) as model:
         rdev = rdev_on(fake, tmp_path_factory.mktemp("home"), RDEV_BREAKER_OPEN_S="1")
         rdev.start("--kubernetes")
-        yield Stage(fake, rdev)
+        yield Stage(fake, rdev, model)
         fake.fail()
         rdev.stop()
 
@@ -169,19 +175,29 @@ def test_pending(stage: Stage) -> None:
     assert stage.rdev.ended(command["id"])["state"] == "succeeded"
 
 
-@pytest.mark.parametrize("kind", ["claude", "git"])
-def test_kind(stage: Stage, kind: str) -> None:
-    """claude and git run in the pod as they do in a directory, with the pod's own programs."""
-    programs = stage.rdev.home / "programs"
-    programs.mkdir(exist_ok=True)
-    result = {"type": "result", "subtype": "success", "is_error": False, "result": "done"}
-    (programs / "claude").write_text(f"#!/bin/sh\ncat >/dev/null\necho '{json.dumps(result)}'\n")
-    (programs / "claude").chmod(0o755)
-    body: dict[str, Any] = {"prompt": "hello"}
-    if kind == "git":
-        body = {"args": ["status"]}
-        stage.rdev.ended(stage.rdev.submit(project=stage.project, script="git init -q")["id"])
-    end = stage.rdev.ended(stage.rdev.submit(project=stage.project, kind=kind, **body)["id"])
-    assert end["state"] == "succeeded", end["outcome"]
-    if kind == "claude":
-        assert end["outcome"]["agent"]["result"] == "done"
+def test_git(stage: Stage) -> None:
+    """git runs in the pod as it does in a directory."""
+    stage.rdev.ended(stage.rdev.submit(project=stage.project, script="git init -q")["id"])
+    git = stage.rdev.submit(project=stage.project, kind="git", args=["status"])
+    assert stage.rdev.ended(git["id"])["state"] == "succeeded"
+    assert "No commits yet" in stage.rdev.output_of(git["id"]).decode()
+
+
+@pytest.mark.skipif(
+    not path_with_claude("").strip(":"), reason="no claude here: uv sync --extra claude"
+)
+def test_claude(stage: Stage) -> None:
+    """The real claude in a pod, with the pod's own credential: its tool runs in the workspace."""
+    bash = tool("Bash", command="echo in $PWD", description="where")
+    stage.model.turns, stage.model.requests[:] = [bash, text("done")], []
+    options = {"allowed_tools": ["Bash"]}
+    command = stage.rdev.submit(
+        project=stage.project, kind="claude", prompt="where are you", options=options
+    )
+    end = stage.rdev.ended(command["id"], patience_s=120)
+    assert (end["state"], end["outcome"]["reason"]) == ("succeeded", "exit_zero")
+    assert end["outcome"]["agent"]["result"] == "done"
+    workspace = stage.rdev.home / "workspaces" / stage.project
+    assert f"in {workspace}" in json.dumps(stage.model.requests[1]["messages"])
+    lines = [e["data"]["raw"] for e in stage.rdev.follow(command["id"]) if e["event"] == "agent"]
+    assert lines[-1]["type"] == "result"
