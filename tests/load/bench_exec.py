@@ -1,8 +1,8 @@
-"""Exec into a pod of the fake API against kubectl on the same server, and how soon a pod is seen.
+"""Exec into a pod of the fake API against kubectl on the same server.
 
 kubectl's rate on the same server and machine is the measure, because absolute rates are the
 machine's; the two take turns, so that what else runs here slows both. Both hash what they get.
-Run: `python -m tests.load.bench_exec [MB] [PODS]`.
+Run: `python -m tests.load.bench_exec [MB]`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -22,12 +21,7 @@ from typing import Any
 
 import structlog
 
-from common.adapters.memory.dependencies import MemoryDiscoveryStore
-from common.adapters.memory.projects import MemoryProjectStore
-from common.adapters.memory.state import MemoryState
-from common.adapters.memory.upkeep import MemoryUpkeep
 from common.domain.workspace import Job, Place
-from common.services.watch import Watch
 from tests.fake_kubernetes.running import FakeKubernetes
 from tests.integration.kubernetes_bench import Bench
 
@@ -39,17 +33,16 @@ MAKE = "openssl enc -aes-128-ctr -K {zeros} -iv {zeros} -in /dev/zero 2>/dev/nul
 def main() -> None:
     """Print each figure with what it was measured by."""
     size = int(sys.argv[1] if len(sys.argv) > 1 else 100) * 1_000_000
-    pods = int(sys.argv[2] if len(sys.argv) > 2 else 100)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     folder = Path(tempfile.mkdtemp(prefix="rdev-bench-"))
     try:
         with FakeKubernetes(folder) as fake:
-            measure(fake, folder, size, pods)
+            measure(fake, folder, size)
     finally:
         shutil.rmtree(folder)
 
 
-def measure(fake: FakeKubernetes, folder: Path, size: int, pods: int) -> None:
+def measure(fake: FakeKubernetes, folder: Path, size: int) -> None:
     fake.pod("demo-0", project="demo")
     bench = Bench(fake, folder)
     data = folder / "data"
@@ -76,7 +69,6 @@ def measure(fake: FakeKubernetes, folder: Path, size: int, pods: int) -> None:
         print("  SKIPPED: no kubectl here to compare with")
     starts = [timed_start(bench, place, number) for number in range(40)]
     quantiles("start of a command in a pod", starts)
-    quantiles(f"pod created to project in the registry, {pods} pods", seen_within(bench, pods))
     bench.close()
 
 
@@ -114,35 +106,6 @@ def timed_start(bench: Bench, place: Place, number: int) -> float:
     assert output.read(16, 60) == b"hi\n"
     took = time.monotonic() - began
     output.close()
-    return took
-
-
-def seen_within(bench: Bench, pods: int) -> list[float]:
-    """From the request that creates a pod until its project can be read, with one watcher."""
-    state = MemoryState()
-    projects = MemoryProjectStore(state)
-    written = threading.Condition()
-
-    class Bell:
-        def ring(self, project: str) -> None:
-            """Nobody waits for commands here."""
-
-    def report() -> None:
-        with written:
-            written.notify_all()
-
-    store = MemoryDiscoveryStore(state)
-    watch = Watch(bench.cluster, store, MemoryUpkeep(state).exclusive, Bell(), report)
-    watch.start()
-    took = []
-    for number in range(pods):
-        began = time.monotonic()
-        bench.fake.pod(f"p{number}-0", project=f"p{number}", annotations={"fake/pending": "1"})
-        with written:
-            found = written.wait_for(lambda n=number: projects.get(f"p{n}") is not None, 30)  # type: ignore[misc]
-        assert found
-        took.append(time.monotonic() - began)
-    watch.stop()
     return took
 
 
