@@ -11,6 +11,7 @@ from common.ports.status import Dependency, SystemStatus
 
 STALE: Final = timedelta(seconds=90)
 WORKSPACE: Final = "workspace/"  # as `ports.dependencies.workspace` names them
+DISCOVERY: Final = f"discovery/{KUBERNETES}"  # the registry's view, as the status names it
 _BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 
@@ -46,8 +47,11 @@ class Health:
         checks: dict[str, Any] = {"database": self._database()}
         if checks["database"]["status"] == "ok":
             checks |= {d.name: _shown(d) for d in self._dependencies()}
-            if self._kubernetes and KUBERNETES not in checks:
-                checks[KUBERNETES] = {"status": "stale", "detail": "it was never asked"}
+            if self._kubernetes:
+                checks.setdefault(KUBERNETES, {"status": "stale", "detail": "it was never asked"})
+                why = checks[KUBERNETES]["detail"]  # also of a failure that opened no breaker yet
+                never = "projects were never read" + (f": {why}" if why else "")
+                checks.setdefault(DISCOVERY, {"status": "stale", "detail": never})
         # One broken workspace is its project's trouble; the system works for all others.
         core = [c for name, c in checks.items() if not name.startswith(WORKSPACE)]
         return all(c["status"] == "ok" for c in core), checks

@@ -7,6 +7,7 @@ next start.
 """
 
 import asyncio
+import json
 import logging
 import os
 import resource
@@ -32,7 +33,7 @@ log = logging.getLogger("rdev.up")
 
 _STOP_WITHIN_S = 4.6  # of the five seconds promised; the rest is PostgreSQL's
 _READY_POLL_S = 0.05
-_COMPLAIN_EVERY_S = 10.0
+_COMPLAIN_FIRST_S, _COMPLAIN_EVERY_S = 3.0, 10.0
 _OPEN_FILES = 65_536
 _PROBE: Headers = [(b"host", b"127.0.0.1"), (b"accept", b"application/json")]
 
@@ -147,7 +148,7 @@ async def _until_ready(port: int, cluster: Cluster) -> None:
     await asyncio.shield(cluster.ticker.first)
     pool = ClientPool("127.0.0.1", port)
     loop = asyncio.get_running_loop()
-    complain_at = loop.time() + _COMPLAIN_EVERY_S
+    complain_at = loop.time() + _COMPLAIN_FIRST_S
     while (answer := await _ready(pool)) is not None:
         if loop.time() > complain_at:
             log.warning("not ready yet: %s", answer)
@@ -166,7 +167,15 @@ async def _ready(pool: ClientPool) -> str | None:
         return str(gone)
     finally:
         pool.put(connection)
-    return None if answer.status == 200 else said.decode(errors="replace")
+    return None if answer.status == 200 else _detail(said)
+
+
+def _detail(body: bytes) -> str:
+    """What a problem document says, or the body as it is."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")
 
 
 def _take_port(port: int) -> socket.socket:

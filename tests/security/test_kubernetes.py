@@ -316,7 +316,6 @@ class OneNamespace:
     """An API server that answers for a namespace and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.access = self
         self.namespace = "rdev"
         self.asked: list[str] = []
 

@@ -105,6 +105,20 @@ def test_an_open_breaker_or_an_old_check_is_not_ready(state: str, age: int, show
     assert checks["kubernetes"] == {"status": shown, "detail": "why"}
 
 
+def test_a_cluster_that_was_never_read_is_not_ready() -> None:
+    """Also when no breaker is open yet: nobody can run anything, and the reason is said."""
+    status = FakeStatus()
+    never = Health(status, kubernetes=True)
+    assert never.ready()[0] is False
+    status.found = [Dependency("kubernetes", "closed", 1, datetime.now(UTC), "no kubeconfig")]
+    well, checks = never.ready()
+    assert not well
+    assert checks["discovery/kubernetes"]["detail"] == "projects were never read: no kubeconfig"
+    status.found.append(Dependency("discovery/kubernetes", "closed", 0, datetime.now(UTC)))
+    assert never.ready()[0] is True
+    assert Health(FakeStatus(), kubernetes=False).ready()[0] is True
+
+
 def test_metrics_are_prometheus_text() -> None:
     """Gauges with their types, from what the tables say."""
     text = Health(FakeStatus()).metrics()

@@ -53,6 +53,12 @@ class Api:
         self.access = access
         self._breaker = breaker
 
+    @property
+    def namespace(self) -> str:
+        """Where the workspaces are. Raises Unavailable."""
+        with self._judged():
+            return self.access.namespace
+
     def get(self, path: str, query: Query | None = None) -> dict[str, Any]:
         """One object or one page. Raises Refused, Unavailable."""
         self._breaker.allow()

@@ -63,7 +63,7 @@ class _Kind:
 
 
 def _kinds(api: Api) -> list[_Kind]:
-    namespace = api.access.namespace
+    namespace = api.namespace
     return [
         _Kind(path_of(namespace, "pods")),
         _Kind(path_of(namespace, "configmaps"), {"fieldSelector": f"metadata.name={CONFIG_MAP}"}),
