@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from common.domain.agent_view import view
+
 MAX_EVENT_BYTES: Final = (
     64 * 1024
-)  # one event on the wire; intermediaries forward at least this much
+)  # the JSON of one event on the wire; intermediaries forward at least this much
+ROOM: Final = MAX_EVENT_BYTES - 512  # of it for what was printed: the rest are numbers and names
 
 STATE, OUTPUT, AGENT, APPROVAL, USAGE = "state", "output", "agent", "approval", "usage"
 WARNING, TRUNCATED, GAP, END = "warning", "truncated", "gap", "end"
@@ -63,7 +66,8 @@ def payload(event: Event, *, end: dict[str, Any] | None = None) -> dict[str, Any
         body: dict[str, Any] = {"stream": event.stream, "offset": event.offset}
         body |= text_or_base64(event.data)
     elif event.type == AGENT and event.stream is not None:  # the row holds claude's own line
-        body = {"stream": event.stream, "offset": event.offset, "raw": json.loads(event.data)}
+        raw = json.loads(event.data)
+        body = {"stream": event.stream, "offset": event.offset, "raw": raw, "view": view(raw)}
     else:
         body = json.loads(event.data)
     return {"seq": event.seq, **body, "at": timestamp(event.at)}
@@ -94,12 +98,24 @@ def complete_utf8(data: bytes) -> int:
     return len(data)
 
 
-def cut(data: bytes, limit: int = MAX_EVENT_BYTES) -> Iterator[bytes]:
-    """Pieces of at most `limit` bytes, cut between characters where the bytes are UTF-8."""
+def cut(data: bytes, room: int = ROOM) -> Iterator[bytes]:
+    """Pieces of which each is at most `room` bytes as JSON, escapes included.
+
+    Cut between characters where the bytes are UTF-8. `room` is enough for any one of them.
+    """
     start = 0
-    while len(data) - start > limit:
-        size = complete_utf8(data[start : start + limit]) or limit
-        yield data[start : start + size]
-        start += size
-    if start < len(data):
-        yield data[start:]
+    while start < len(data):
+        piece = _head(data, start, room)
+        while (size := _shown_size(piece)) > room:
+            piece = _head(data, start, min(len(piece) - 1, len(piece) * room // size))
+        yield piece
+        start += len(piece)
+
+
+def _head(data: bytes, start: int, size: int) -> bytes:
+    piece = data[start : start + max(1, size)]
+    return piece if start + size >= len(data) else piece[: complete_utf8(piece)] or piece
+
+
+def _shown_size(data: bytes) -> int:
+    return len(dumps(next(iter(text_or_base64(data).values()))))

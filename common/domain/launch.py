@@ -99,6 +99,7 @@ def job_for(
         output_cap=output_cap,
         interrupt_first=command.kind is Kind.CLAUDE,
         inherit=inherit,
+        session=_session_id(command) if command.kind is Kind.CLAUDE else "",
     )
 
 
@@ -144,6 +145,13 @@ def _claude(command: Command, mcp_secrets: mcp.Secrets) -> tuple[Argument, ...]:
         argv += ["--strict-mcp-config", "--mcp-config"]
         argv.append(PrivateFile(mcp.config(servers, mcp_secrets)))
     return tuple(argv)
+
+
+def _session_id(command: Command) -> str:
+    """The session that this command writes to."""
+    session: dict[str, Any] = command.spec.get("session") or {}
+    resumed = session["id"] if session.get("mode") == "resume" else None
+    return resumed or session_id(command.id)
 
 
 def _session(command: Command) -> list[str]:

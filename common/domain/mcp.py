@@ -58,6 +58,24 @@ def config(servers: dict[str, dict[str, Any]], given: Secrets) -> str:
     return json.dumps({"mcpServers": whole})
 
 
+def unconnected(options: dict[str, Any], init: dict[str, Any] | None) -> list[str]:
+    """`server (status)` of every server that is required and not connected; `init` is claude's.
+
+    The servers of the options or, when there are none, whatever the workspace has configured.
+    """
+    if not options.get("require_mcp"):
+        return []
+    listed = (init or {}).get("mcp_servers")
+    found = {
+        str(server.get("name")): str(server.get("status"))
+        for server in (listed if isinstance(listed, list) else [])
+        if isinstance(server, dict)
+    }
+    wanted = options.get("mcp_servers") or [n for n, s in found.items() if s != "disabled"]
+    states = {name: found.get(name, "absent") for name in wanted}
+    return [f"{name} ({state})" for name, state in states.items() if state != "connected"]
+
+
 def pack(env: dict[str, str], given: Secrets) -> bytes:
     """What a command keeps sealed, as bytes; empty when it has no secrets."""
     carried = {_CARRIER: json.dumps(given)} if given else {}

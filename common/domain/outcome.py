@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from common.domain.workspace import ExitRecord, StreamTotal
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 _TIMEOUTS: Final = {"run_timeout": Reason.RUN, "idle_timeout": Reason.IDLE}
 _KILLED: Final = {str(r): r for r in (Reason.USER, Reason.SHUTDOWN, Reason.KEY_REVOKED)}
+RESULT_SEEN: Final = "result_seen"  # why a claude was ended that did not exit after its result
+_SILENT_ANSWER: Final = "answer_in_transcript"  # the supervisor's word for it
 _UNKNOWN_SESSION: Final = "No conversation found with session ID"
 _DEEPEST: Final = 32  # levels of a result that are kept
 
@@ -40,10 +42,18 @@ def never_ran(reason: Reason) -> dict[str, Any]:
 
 
 def conclude(
-    kind: Kind, record: ExitRecord, result: dict[str, Any] | None, *, separate: bool
+    kind: Kind,
+    record: ExitRecord,
+    result: dict[str, Any] | None,
+    *,
+    separate: bool,
+    unconnected: Sequence[str] = (),
 ) -> Conclusion:
-    """State and outcome of a run that left an exit record; `result` is claude's result line."""
-    state, reason = _verdict(kind, record, result)
+    """State and outcome of a run that left an exit record; `result` is claude's result line.
+
+    `unconnected`: MCP servers that were required and are not connected, as claude said.
+    """
+    state, reason = _verdict(kind, record, result, unconnected)
     out = _total(record.stdout, stderr=record.stderr if separate else None)
     outcome = _outcome(
         reason,
@@ -53,8 +63,8 @@ def conclude(
         out,
         _agent(result) if kind is Kind.CLAUDE else None,
     )
-    if record.detail:
-        outcome["detail"] = record.detail
+    if detail := _detail(reason, record, result, unconnected):
+        outcome["detail"] = detail
     return Conclusion(state, outcome, tuple(_cuts(record, separate=separate)))
 
 
@@ -87,19 +97,45 @@ def _cuts(record: ExitRecord, *, separate: bool) -> Iterator[NewEvent]:
             yield NewEvent.of(TRUNCATED, said)
 
 
-def _verdict(kind: Kind, record: ExitRecord, result: dict[str, Any] | None) -> tuple[State, Reason]:
+def _detail(
+    reason: Reason,
+    record: ExitRecord,
+    result: dict[str, Any] | None,
+    unconnected: Sequence[str],
+) -> str:
+    """What the reason alone does not say."""
+    if reason is Reason.MCP_FAILED:
+        return f"not connected: {', '.join(unconnected)}"
+    if record.reason == RESULT_SEEN:
+        return "claude did not exit after its result and was ended"
+    if record.detail == _SILENT_ANSWER:
+        # Only worth a word when it is all there is.
+        return "" if result else "the answer is in the session's transcript: resume the session"
+    return record.detail
+
+
+def _verdict(
+    kind: Kind,
+    record: ExitRecord,
+    result: dict[str, Any] | None,
+    unconnected: Sequence[str],
+) -> tuple[State, Reason]:
     if record.reason in _KILLED:
         return State.CANCELLED, _KILLED[record.reason]
     if record.reason in _TIMEOUTS:
         return State.TIMED_OUT, _TIMEOUTS[record.reason]
     if record.reason == "start_failed":
         return State.FAILED, Reason.START_FAILED
+    if record.reason == Reason.MCP_FAILED:
+        return State.FAILED, Reason.MCP_FAILED
+    if record.reason == RESULT_SEEN and result is not None:  # its exit was our doing
+        return _agent_verdict(0, result, unconnected)
     if record.code is None:  # nobody saw the exit
         return State.LOST, Reason.SUPERVISOR
     if record.signal is not None:
         return State.FAILED, Reason.SIGNALLED
     if kind is Kind.CLAUDE and record.code in (0, 1):
-        return _agent_verdict(record, result)
+        return _agent_verdict(record.code, result, unconnected)
     if record.code == 0:
         return State.SUCCEEDED, Reason.EXIT_ZERO
     return State.FAILED, Reason.EXIT_NONZERO
@@ -111,10 +147,12 @@ _SUBTYPES: Final = {
 }
 
 
-def _agent_verdict(record: ExitRecord, result: dict[str, Any] | None) -> tuple[State, Reason]:
+def _agent_verdict(
+    code: int, result: dict[str, Any] | None, unconnected: Sequence[str]
+) -> tuple[State, Reason]:
     """claude exits 0 without a result and says `success` of an API error: believe neither alone."""
     if result is None:
-        return State.FAILED, Reason.NO_RESULT if record.code == 0 else Reason.EXIT_NONZERO
+        return State.FAILED, Reason.NO_RESULT if code == 0 else Reason.EXIT_NONZERO
     subtype, text = str(result.get("subtype")), result.get("result")
     if subtype in _SUBTYPES:
         return State.FAILED, _SUBTYPES[subtype]
@@ -124,8 +162,10 @@ def _agent_verdict(record: ExitRecord, result: dict[str, Any] | None) -> tuple[S
         return State.FAILED, Reason.UNKNOWN_SLASH_COMMAND
     if result.get("is_error") is not False:
         return State.FAILED, Reason.API_ERROR if subtype == "success" else Reason.AGENT_ERROR
-    if record.code != 0:
+    if code != 0:
         return State.FAILED, Reason.EXIT_NONZERO
+    if unconnected:
+        return State.FAILED, Reason.MCP_FAILED
     if result.get("permission_denials"):
         return State.SUCCEEDED, Reason.COMPLETED_WITH_DENIALS
     return State.SUCCEEDED, Reason.EXIT_ZERO

@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from common.domain.command import Reason
+from common.domain.session import SESSION_ID
 
 Streams = Literal["merged", "separate"]
 Stream = Literal["merged", "stdout", "stderr"]
@@ -185,6 +186,7 @@ class Job:
     workspace's variables to keep, each a name or a prefix with `*`. Timeouts are in seconds, None
     is no limit. `output_cap` is bytes per stream; what comes after it is read and dropped.
     `input_open` keeps stdin open after `stdin` was delivered, for `Workspace.send`.
+    `session`: the claude session whose transcript shows life when stdout does not.
     `interrupt_first`: timeouts send INT and wait 5 s before TERM (claude ends its tools on INT).
     """
 
@@ -200,6 +202,7 @@ class Job:
     input_open: bool = False
     interrupt_first: bool = False
     inherit: tuple[str, ...] = ()
+    session: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what the supervisor could not carry out as it was meant. Raises ValueError."""
@@ -220,6 +223,8 @@ class Job:
         for limit in (self.run_timeout_s, self.idle_timeout_s):
             if limit is not None and limit <= 0:
                 raise ValueError("a timeout is more than 0 seconds")
+        if self.session and not SESSION_ID.fullmatch(self.session):
+            raise ValueError("not a session id")
         if self.output_cap < 1:
             raise ValueError("output_cap is at least 1 byte")
 
@@ -241,9 +246,10 @@ class ExitRecord:
     """How a run ended: the supervisor's last word, written once.
 
     `reason`: `exited`, `run_timeout`, `idle_timeout`, `start_failed` (see `detail`), or the reason
-    given to the first `kill`. `code` is None when nobody saw the exit (never launched, or its
-    supervisor died). `signal` is the shell's reading of codes above 128. `orphans` counts the
-    processes that outlived the command and were killed. `stdout` is the merged stream when merged.
+    given to the first `kill`; `result_seen` is the one of a claude that did not exit after its
+    result. `code` is None when nobody saw the exit (never launched, or its supervisor died).
+    `signal` is the shell's reading of codes above 128. `orphans` counts the processes that outlived
+    the command and were killed. `stdout` is the merged stream when merged.
     """
 
     reason: str

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from common.domain.accounting import SessionTotal
+from common.domain.agent import AgentState
 from common.domain.command import Command, State
 from common.domain.events import NewEvent
 from common.domain.project import Project
@@ -72,8 +73,8 @@ class Queue(Protocol):
         """The command and its stored offsets as they are now. Raises LeaseLost."""
         ...
 
-    def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
-        """claude's newest stored result line, for a follower that came after it was read."""
+    def agent_state(self, command_id: UUID) -> AgentState:
+        """What is stored of claude's lines, for a follower that goes on with them."""
         ...
 
     def session_total(self, command_id: UUID) -> SessionTotal | None:

@@ -22,7 +22,7 @@ from common.domain.command import Kind, Reason, State
 from common.domain.errors import Unavailable
 from common.domain.events import TRUNCATED, USAGE, NewEvent
 from common.domain.launch import job_for, run_id
-from common.domain.outcome import EMPTY_SHA256, Conclusion, conclude, lost, never_ran
+from common.domain.outcome import EMPTY_SHA256, RESULT_SEEN, Conclusion, conclude, lost, never_ran
 from common.domain.workspace import (
     ExitRecord,
     KillMode,
@@ -49,6 +49,7 @@ from common.services.wakeups import Wakeups
 
 READ_BYTES: Final = 256 * 1024
 REHASH_BYTES: Final = 16 * 1024 * 1024  # larger streams are checked by size alone
+LINGER_S: Final = 10.0  # that a claude may take to exit after its result
 RETRY_S: Final = (0.1, 5.0)  # first and longest pause while a workspace or the database is away
 # kubelet tells the API server of a restarted container within about a second.
 WHY_S: Final = 3.0
@@ -112,6 +113,8 @@ class Follower:
         self._ingest: Ingest | None = None
         self._outputs: list[Output] = []
         self._lines: AgentLines | None = None
+        self._resting: threading.Timer | None = None
+        self._ended_early = False
         if claim.cancel_mode:
             self._cancel = (claim.cancel_mode, claim.cancel_reason or Reason.USER)
 
@@ -284,10 +287,13 @@ class Follower:
             reader.start()
         try:
             self._launched_now()
+            self._mind(ingest)
             while (events := ingest.batch()) is not None:
                 self._append(events)
+                self._mind(ingest)
         finally:
             ingest.abort()
+            self._wake()
             self._close_outputs()
             for reader in readers:
                 reader.join()
@@ -299,11 +305,14 @@ class Follower:
 
     def _new_ingest(self) -> Ingest:
         offsets = self.claim.offsets
+        self._ended_early = False
         if not self._separate:
             return Ingest({"merged": Cutter("merged", offsets.get("merged", 0))})
         out: Cutter | AgentLines = Cutter("stdout", offsets.get("stdout", 0))
         if self.command.kind is Kind.CLAUDE:
-            out = self._lines = AgentLines(offsets.get("stdout", 0))
+            stored = offsets.get("stdout", 0)
+            known = self._queue.agent_state(self.command.id) if stored else None
+            out = self._lines = AgentLines(stored, known)
         return Ingest({"stdout": out, "stderr": Cutter("stderr", offsets.get("stderr", 0))})
 
     @property
@@ -335,7 +344,7 @@ class Follower:
 
     def _drain(self, stream: Stream, output: Output | None, ingest: Ingest) -> RunStatus | None:
         """From the stored offset to the end, over as many connections as it takes."""
-        offset = self.claim.offsets.get(stream, 0)
+        offset = ingest.start(stream)
         while not ingest.aborted:
             try:
                 if output is None:
@@ -379,6 +388,47 @@ class Follower:
         if mode and self._cancel is None:
             self.cancel(mode, Reason.SHUTDOWN if mode == "shutdown" else Reason.USER)
 
+    # -- claude, which may be at its end without ending ------------------------------------------
+
+    def _mind(self, ingest: Ingest) -> None:
+        """End a claude that can come to nothing more, as far as what was stored tells."""
+        lines = self._lines
+        if lines is None:
+            return
+        if lines.init is not None and self._unconnected():  # before it costs anything
+            self._end_early(Reason.MCP_FAILED, ingest)
+        if not lines.at_rest:
+            self._wake()
+        elif self._resting is None:
+            # Known to hang after its result (claude-code#25629); its exit takes a second at most.
+            self._resting = threading.Timer(LINGER_S, self._end_early, (RESULT_SEEN, ingest))
+            self._resting.daemon = True
+            self._resting.start()
+
+    def _wake(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    def _end_early(self, reason: str, ingest: Ingest) -> None:
+        with self._cancel_lock:
+            if self._ended_early:
+                return
+            self._ended_early = True
+        threading.Thread(target=self._insist, args=(reason, ingest), daemon=True).start()
+
+    def _insist(self, reason: str, ingest: Ingest) -> None:
+        """Kill until it got through: nobody else asks again. (An adopter comes to it by itself.)"""
+        while not ingest.aborted:
+            try:
+                self._workspace.kill(
+                    self.place, self.run, KillMode.GRACEFUL, str(reason), interrupt_first=True
+                )
+                return
+            except WorkspaceError as error:
+                log.warning("kill did not get through", detail=str(error))
+            self._stop.wait(RETRY_S[1])
+
     def _close_outputs(self) -> None:
         for output in self._outputs:
             output.close()
@@ -397,8 +447,14 @@ class Follower:
             if not whole:
                 telemetry.invariant_violation.add(1, {"name": "output_mismatch"})
                 return self._lost(Reason.OUTPUT_MISMATCH)
-        result = self._result_line()
-        end = conclude(self.command.kind, record, result, separate=self._separate)
+        result = self._lines.result if self._lines else None
+        end = conclude(
+            self.command.kind,
+            record,
+            result,
+            separate=self._separate,
+            unconnected=self._unconnected(),
+        )
         return end if result is None else self._billed(end, result)
 
     def _billed(self, end: Conclusion, result: dict[str, object]) -> Conclusion:
@@ -413,13 +469,10 @@ class Follower:
         session = self.command.spec.get("session") or {}
         return self._queue.session_total(self.command.id) if session.get("id") else NOTHING
 
-    def _result_line(self) -> dict[str, object] | None:
-        """claude's result: seen by this follower, or stored by the one before it."""
-        if self.command.kind is not Kind.CLAUDE:
-            return None
-        if self._lines is not None and self._lines.result is not None:
-            return self._lines.result
-        return self._queue.agent_result(self.command.id)
+    def _unconnected(self) -> list[str]:
+        if self._lines is None:
+            return []
+        return mcp.unconnected(self.command.spec.get("options") or {}, self._lines.init)
 
     def _lost(self, reason: Reason) -> Conclusion:
         stored = self._queue.held(self.command.id, self.token).offsets

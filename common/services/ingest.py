@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.domain.agent import AgentLines
-from common.domain.events import MAX_EVENT_BYTES, OUTPUT, NewEvent, complete_utf8, cut
+from common.domain.events import OUTPUT, NewEvent, complete_utf8, cut
 
 FLUSH_S: Final = 0.05
 BATCH_BYTES: Final = 256 * 1024
@@ -24,6 +24,7 @@ class Cutter:
     """One stream's bytes as events of at most 64 KiB, cut between characters where it is text."""
 
     def __init__(self, stream: str, offset: int) -> None:
+        self.start = offset
         self._stream = stream
         self._offset = offset
         self._held = b""
@@ -42,7 +43,7 @@ class Cutter:
 
     def _events(self, data: bytes) -> list[NewEvent]:
         events = []
-        for piece in cut(data, MAX_EVENT_BYTES):
+        for piece in cut(data):
             events.append(NewEvent(OUTPUT, piece, self._stream, self._offset))
             self._offset += len(piece)
         return events
@@ -71,6 +72,10 @@ class Ingest:
     def aborted(self) -> bool:
         """Whether readers shall stop: nobody writes any more."""
         return self._aborted
+
+    def start(self, stream: str) -> int:
+        """From which byte on a stream is wanted."""
+        return self._cutters[stream].start
 
     def put(self, stream: str, data: bytes) -> None:
         """Bytes of a stream, in order; waits while the buffer is full."""

@@ -255,6 +255,8 @@ def job_text(place: Place, job: Job) -> bytes:
         f"run_cs={_centiseconds(job.run_timeout_s)}",
         f"idle_cs={_centiseconds(job.idle_timeout_s)}",
         f"interrupt={_flag(job.interrupt_first)}",
+        f"session={job.session or ''}",
+        f"claude_config={_claude_config(job)}",
         f"job_keeps() {{ case $1 in {keeps}) return 0 ;; esac; return 1; }}",
         "job_files() {",
         *(f'printf %s {shlex.quote(t)} >"$1/private.{n}" || return 1' for n, t in enumerate(files)),
@@ -267,6 +269,12 @@ def job_text(place: Place, job: Job) -> bytes:
         "}",
     ]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+def _claude_config(job: Job) -> str:
+    """Where claude keeps its transcripts, as a word of shell."""
+    own = job.env.get("CLAUDE_CONFIG_DIR")
+    return shlex.quote(own) if own else "${CLAUDE_CONFIG_DIR:-${HOME-}/.claude}"
 
 
 def _words(argv: Sequence[Argument]) -> str:

@@ -471,6 +471,7 @@ prepare() {
   detail=no_space
   prepare_input || return 1
   job_files "$dir" || return 1
+  remember_session
   true >"$dir/out" || return 1
   exec 8>"$dir/out"
   # Each pipe is opened both ways first, so that no open waits for a partner, and both ends here, so
@@ -506,6 +507,37 @@ relay() {
   "$cat" >/dev/null
   [ "${pos:-0}" -lt $((blocks * 512)) ] || exit 3
   exit 4
+}
+
+# remember_session: how much of claude's session was there before, in $written.
+remember_session() {
+  written=0
+  [ -n "$session" ] || return 0
+  for part in "$claude_config"/projects/*/"$session".jsonl; do
+    size "$part"
+    written=$size
+  done
+}
+
+# transcript: how much claude wrote about this session and its subagents so far, in $transcript.
+transcript() {
+  transcript=0
+  for part in "$claude_config"/projects/*/"$session".jsonl \
+    "$claude_config"/projects/*/"$session"/*/*.jsonl; do
+    size "$part"
+    transcript=$((transcript + size))
+  done
+}
+
+# silent_answer: stdout has no result, and yet the session's last word of this run is an answer.
+silent_answer() {
+  [ -n "$session" ] || return 1
+  case $(tail -c 65536 "$dir/out") in *'"type":"result"'*) return 1 ;; esac
+  for answer in "$claude_config"/projects/*/"$session".jsonl; do
+    answer=$(tail -c "+$((written + 1))" "$answer" | grep -E '"role":"(assistant|user)"' | tail -n 1)
+    case $answer in *'"role":"assistant"'*'"stop_reason":"end_turn"'*) return 0 ;; esac
+  done 2>/dev/null
+  return 1
 }
 
 # forbidden: somebody created `go` before us, so we must not launch.
@@ -691,7 +723,7 @@ watch() {
   export RDEV_HELPER="$id;"
   rest=
   trap 'hit KILL $rest; exit 0' TERM
-  quiet_since=$begun sizes_before=0:
+  quiet_since=$begun sizes_before=0: transcript_before=-1
   # Looking ten times in an idle limit makes it late by at most a tenth; 5 s bound what may be left
   # over from us, and 0.05 s what a short limit costs.
   step=$((idle_cs / 10))
@@ -720,10 +752,18 @@ watch_once() {
     sizes_now=$pos
     position $$ 9
     sizes_now=$sizes_now:$pos
-    [ "$sizes_now" = "$sizes_before" ] || quiet_since=$clock
+    [ "$sizes_now" = "$sizes_before" ] && ! transcript_grew || quiet_since=$clock
     sizes_before=$sizes_now
     [ $((clock - quiet_since)) -lt "$idle_cs" ] || expire idle_timeout
   fi
+}
+
+# transcript_grew: claude works although its stdout is silent.
+transcript_grew() {
+  [ -n "$session" ] || return 1
+  transcript
+  [ "$transcript" -ne "$transcript_before" ] || return 1
+  transcript_before=$transcript
 }
 
 expire() {
@@ -743,7 +783,9 @@ finish() {
   out_cut=$cut
   settle "$err_relay"
   err_cut=$cut
-  seal "$dir/exit.new" "$reason" "$code" -
+  detail=-
+  ! silent_answer || detail=answer_in_transcript
+  seal "$dir/exit.new" "$reason" "$code" "$detail"
   forget
   note_free
   exit 0
@@ -815,7 +857,7 @@ end_helpers() {
 # forget: the end of what only a live run needs.
 forget() {
   [ -n "$pipes" ] || return 0
-  set -- "$pipes/out.pipe" "$pipes/err.pipe" "$pipes/in.pipe" "$dir"/private.*
+  set -- "$pipes/out.pipe" "$pipes/err.pipe" "$pipes/in.pipe"
   [ "$input" = open ] || set -- "$@" "$dir/in.0"
   rm -f "$@"
   [ "$pipes" = "$dir" ] || rmdir "$pipes"
@@ -834,6 +876,7 @@ total() {
 
 # seal NEW REASON CODE DETAIL: write the exit record, whole or not at all.
 seal() {
+  [ ! -e "$dir/private.0" ] || rm -f "$dir"/private.*
   total "$dir/out"
   record="reason=$2 code=$3 out=$size out_sha=$sha out_cut=${out_cut:--}"
   total "$dir/err"
@@ -918,7 +961,6 @@ bury() {
   end_helpers
   first_line "$dir/why"
   out_cut= err_cut= elapsed_ms=0
-  rm -f "$dir"/private.*
   true >"$dir/exit.new.$$" || true
   seal "$dir/exit.new.$$" "${line:-killed}" - supervisor_died
 }

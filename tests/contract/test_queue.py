@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
+from common.domain.agent import AgentState
 from common.domain.command import Kind, Priority, State, Timeouts
-from common.domain.events import AGENT, TRUNCATED, NewEvent
+from common.domain.events import AGENT, OUTPUT, TRUNCATED, NewEvent
 from common.domain.identifiers import new_id
 from common.ports.commands import Filter
 from common.ports.outbox import OutgoingEvent
@@ -490,24 +491,36 @@ def test_nothing_stored_has_the_digest_of_nothing(world: World) -> None:
     assert world.queue.stored_digest(claim.command.id, "merged") == empty
 
 
-def test_claudes_result_is_found_again(world: World) -> None:
-    """The newest stored result line is the agent's result; other lines are not."""
+def test_what_claude_said_is_found_again(world: World) -> None:
+    """Its first line, its newest result, and where its last line ends."""
     world.project()
     _, caller = world.key()
     claim = world.running(caller, kind=Kind.CLAUDE, spec={"prompt": "x"})
-    assert world.queue.agent_result(claim.command.id) is None
+    assert world.queue.agent_state(claim.command.id) == AgentState()
     lines = [
+        b'{"type":"system","subtype":"init","n":0}\n',
         b'{"type":"result","n":1}\n',
         b'{"type":"result","n":2}\n',
-        b'{"type":"say","text":"\\"result\\""}\n',
+        *[b'{"type":"say","text":"\\"result\\""}\n'] * 30,
     ]
     at = 0
     for line in lines:
         event = NewEvent(AGENT, line, "stdout", at)
         world.queue.append(claim.command.id, claim.token, [event])
         at += len(line)
-    assert world.queue.agent_result(claim.command.id) == {"type": "result", "n": 2}
     assert world.queue.held(claim.command.id, claim.token).offsets["stdout"] == at
+    found = world.queue.agent_state(claim.command.id)
+    assert found.init == {"type": "system", "subtype": "init", "n": 0}
+    assert (found.result, found.at_rest) == ({"type": "result", "n": 2}, True)
+    assert (found.line_start, found.reread) == (at, None)
+    piece = NewEvent(OUTPUT, b"half a line", "stdout", at)
+    world.queue.append(claim.command.id, claim.token, [piece])
+    rest = NewEvent(OUTPUT, b" and its end\n", "stdout", at + 11)
+    said = NewEvent.of(AGENT, {"raw": {"type": "result"}, "truncated": True, "offset": at})
+    assert world.queue.agent_state(claim.command.id).line_start == at
+    world.queue.append(claim.command.id, claim.token, [rest, said])
+    found = world.queue.agent_state(claim.command.id)
+    assert (found.line_start, found.reread, found.result) == (at + 24, at, {"type": "result"})
 
 
 # -- the end ---------------------------------------------------------------------------------------

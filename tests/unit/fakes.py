@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 from common.domain import identifiers, keys, receivers
 from common.domain.accounting import SessionTotal
-from common.domain.agent import result_in
+from common.domain.agent import AgentState
 from common.domain.command import (
     ACTIVE,
     Command,
@@ -165,12 +165,16 @@ class FakeQueue:
     def held(self, command_id: UUID, token: int) -> Claim:
         return self._claim(self._row(command_id, token))
 
-    def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
-        for event in reversed(self.rows[command_id].events):
-            result = result_in(event.data) if event.type == AGENT else None
-            if result is not None:
-                return result
-        return None
+    def agent_state(self, command_id: UUID) -> AgentState:
+        events = self.rows[command_id].events
+        ends = [
+            (e.offset or 0) + len(e.data)
+            for e in events
+            if e.stream == "stdout" and e.data.endswith(b"\n")
+        ]
+        return AgentState.of(
+            max(ends, default=0), [(e.stream, e.data) for e in events if e.type == AGENT]
+        )
 
     def session_total(self, command_id: UUID) -> SessionTotal | None:
         return self.session_totals.get(command_id)

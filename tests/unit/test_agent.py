@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from common.domain.agent import AgentLines, result_in
-from common.domain.events import AGENT, MAX_EVENT_BYTES, OUTPUT, NewEvent
+from common.domain import agent as module
+from common.domain.agent import MAX_PARSED, AgentLines, AgentState, line_in
+from common.domain.events import (
+    AGENT,
+    MAX_EVENT_BYTES,
+    OUTPUT,
+    ROOM,
+    Event,
+    NewEvent,
+    dumps,
+    payload,
+)
 
 CAPTURES = sorted((Path(__file__).parents[1] / "fixtures" / "claude-2.1.197").glob("*.jsonl"))
 WITHOUT_RESULT = {"sigint_no_result.jsonl"}
 BORDER = MAX_EVENT_BYTES
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def chunks(raw: bytes, cuts: list[int]) -> Iterator[bytes]:
@@ -127,26 +140,76 @@ def test_what_is_no_json_object_is_plain_output(line: bytes) -> None:
     assert lines.result is None
 
 
+def shown(event: NewEvent) -> bytes:
+    """An event's JSON on the wire."""
+    stored = Event(UUID(int=1), 2**63 - 1, AT, event.type, event.data, event.stream, event.offset)
+    return dumps(payload(stored))
+
+
+@given(st.lists(LINES, max_size=4), st.lists(st.integers(0, 10**6), max_size=4))
+def test_no_event_is_longer_than_64_kib_on_the_wire(lines: list[bytes], cuts: list[int]) -> None:
+    """JSON escapes included, wherever the numbers are as long as they get."""
+    for event in run(b"\n".join(lines), cuts, offset=2**50)[0]:
+        assert len(shown(event)) <= MAX_EVENT_BYTES
+
+
 def test_the_longest_line_that_fits_is_one_event() -> None:
-    """A line of exactly 64 KiB with its newline is an agent event."""
-    events, _ = run(long_line(BORDER, type="assistant"), [])
-    assert [e.type for e in events] == [AGENT]
+    """As long as its JSON fits; the same text in other letters needs more room."""
+    fits, too_long = long_line(ROOM - 4, type="x"), long_line(ROOM + 4, type="x")
+    assert [e.type for e in run(fits, [])[0]] == [AGENT]
+    assert {e.type for e in run(too_long, [])[0]} == {AGENT, OUTPUT}
+    letters = json.dumps({"type": "x", "fill": "é" * 20_000}, ensure_ascii=False).encode() + b"\n"
+    events, _ = run(letters, [])
+    assert len(letters) < MAX_EVENT_BYTES
+    assert [e.type for e in events][-2:] == [OUTPUT, AGENT]
+    check(letters, events)
 
 
 @pytest.mark.parametrize("newline", [True, False])
 def test_a_longer_line_is_output_and_then_said_to_be(newline: bool) -> None:
-    """One byte more: its bytes are output, and an agent event names its type and size."""
-    raw = long_line(BORDER + 1, type="assistant")
-    raw = raw if newline else raw[:-1] + b"}"
-    events, _ = run(raw, [10, BORDER - 1])
-    check(raw, events)
+    """Its bytes are output, and an agent event says what it was and where it began."""
+    raw = long_line(2 * BORDER, type="assistant", uuid="u-1", n=7)
+    raw = raw if newline else raw[:-1]
+    events, _ = run(raw, [10, BORDER - 1], offset=100)
+    check(raw, events, offset=100)
     *pieces, last = events
     assert {e.type for e in pieces} == {OUTPUT}
     assert (last.type, last.stream, last.offset) == (AGENT, None, None)
     assert json.loads(last.data) == {
-        "raw": {"type": "assistant", "size": len(raw)},
+        "type": "assistant",
+        "uuid": "u-1",
+        "size": len(raw),
+        "stream": "stdout",
+        "offset": 100,
         "truncated": True,
+        "raw": {"type": "assistant", "uuid": "u-1", "n": 7},
+        "view": [],
     }
+
+
+def test_a_long_line_of_up_to_1_mib_has_its_view() -> None:
+    """It is parsed, so one can see what it says."""
+    block = {"type": "tool_result", "tool_use_id": "t", "content": "z" * 200_000}
+    line = {"type": "user", "message": {"content": [block]}, "uuid": "u"}
+    said = json.loads(run(json.dumps(line).encode() + b"\n", [])[0][-1].data)
+    [item] = said["view"]
+    assert (item["kind"], item["id"], len(item["text"])) == ("tool_result", "t", 1000)
+    assert said["raw"] == {"type": "user", "uuid": "u"}
+
+
+def test_beyond_1_mib_a_line_is_never_parsed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its small members are read on the way, whatever their order."""
+    longest: list[int] = []
+    loads = module.loads
+    monkeypatch.setattr(module, "loads", lambda data: longest.append(len(data)) or loads(data))
+    fill = b'"fill":"' + b'\\"x' * MAX_PARSED + b'"'
+    raw = b'{"type":"user",' + fill + b',"session_id":"s","uuid":"u-9"}\n'
+    events, _ = run(raw, list(range(0, len(raw), 100_000)))
+    check(raw, events)
+    said = json.loads(events[-1].data)
+    assert (said["type"], said["uuid"], said["size"]) == ("user", "u-9", len(raw))
+    assert said["raw"] == {"type": "user", "session_id": "s", "uuid": "u-9"}
+    assert not longest
 
 
 def test_a_line_after_a_long_one_is_whole_again() -> None:
@@ -194,28 +257,152 @@ def test_a_result_longer_than_one_event_is_read_too(cuts: list[int]) -> None:
 def test_the_event_of_a_long_result_keeps_what_decides() -> None:
     """Who comes after can conclude from the stored event alone."""
     said = json.loads(run(long_line(100_000, **RESULT), [])[0][-1].data)["raw"]
-    assert said == RESULT | {
-        "size": 100_000,
-        "permission_denials": [{"tool_name": "Bash", "tool_use_id": "t"}],
-    }
+    assert said == RESULT | {"permission_denials": [{"tool_name": "Bash", "tool_use_id": "t"}]}
 
 
-@pytest.mark.parametrize("size", [500, 100_000])
+def known(events: list[NewEvent]) -> AgentState:
+    """What a follower that comes now is told."""
+    ends = [e.offset + len(e.data) for e in stored(events) if e.data.endswith(b"\n")]
+    said = [(e.stream, e.data) for e in events if e.type == AGENT]
+    return AgentState.of(max(ends, default=0), said)
+
+
+@pytest.mark.parametrize("size", [500, 100_000, 300_000, MAX_PARSED + 100_000])
 def test_a_stored_result_is_found_again(size: int) -> None:
-    """Short or long, from the event alone; other lines are none."""
-    found = [result_in(e.data) for e in run(long_line(size, **RESULT), [])[0] if e.type == AGENT]
-    assert len(found) == 1
-    assert found[0] is not None
-    assert (found[0]["subtype"], found[0]["num_turns"]) == ("success", 2)
+    """Short or long, from its event alone."""
+    result = known(run(long_line(size, **RESULT), [])[0]).result
+    assert result is not None
+    assert (result["subtype"], result["num_turns"], result["usage"]) == (
+        "success",
+        2,
+        {"input_tokens": 1},
+    )
+    assert result["permission_denials"][0]["tool_name"] == "Bash"
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b'{"type":"user"}', b'{"raw":5,"truncated":true}', b"[]", b"?", b'{"raw":{"type":"result"}}'],
+    ("stream", "data"),
+    [
+        ("stdout", b'{"type":"user"}'),
+        (None, b'{"raw":5,"truncated":true}'),
+        (None, b"[]"),
+        ("stdout", b"?"),
+        ("stdout", b'{"raw":{"type":"result"},"truncated":true}'),  # claude's own words
+    ],
 )
-def test_other_events_hold_no_result(data: bytes) -> None:
+def test_other_events_hold_no_result(stream: str | None, data: bytes) -> None:
     """Whatever they look like."""
-    assert result_in(data) is None
+    assert AgentState.of(5, [(stream, data)]) == AgentState(5)
+    assert (line_in(stream, data) or {}).get("type") != "result"
+
+
+def test_large_denials_still_count_as_denials() -> None:
+    """A tool call of megabytes that was refused makes the line too long to be parsed."""
+    denied = [{"tool_name": "Write", "tool_input": {"content": "x" * 2 * MAX_PARSED}}]
+    raw = json.dumps(RESULT | {"permission_denials": denied}).encode() + b"\n"
+    _, lines = run(raw, [])
+    assert lines.result is not None
+    assert lines.result["permission_denials"]
+
+
+# -- going on ------------------------------------------------------------------------------------
+
+PARSED = 200_000  # in place of 1 MiB, for speed
+INIT = {"type": "system", "subtype": "init", "mcp_servers": [{"name": "a", "status": "failed"}]}
+STORY = b"".join(
+    [
+        json.dumps(INIT).encode() + b"\n",
+        json.dumps({"type": "user", "text": "é€𝄞" * 9}, ensure_ascii=False).encode() + b"\n",
+        b"no json at all\n",
+        b"\xff\xfe\n",
+        b"\n",
+        long_line(BORDER + 50, type="assistant", uuid="u"),
+        json.dumps({"type": "user", "t": "𝄞€é" * 30_000}, ensure_ascii=False).encode() + b"\n",
+        b"y" * (BORDER + 9) + b"\n",
+        long_line(PARSED + 70_000, type="user", uuid="v"),
+        long_line(2 * BORDER, **RESULT),
+    ]
+)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PARSED", PARSED)
+
+
+def going_on(raw: bytes, deaths: list[int], piece: int) -> tuple[list[NewEvent], AgentLines]:
+    """A follower that dies after it has stored so many events, over and over; each goes on."""
+    done: list[NewEvent] = []
+    for death in [*deaths, None]:
+        lines = AgentLines(sum(len(e.data) for e in stored(done)), known(done))
+        batches = (lines.feed(raw[n : n + piece]) for n in range(lines.start, len(raw), piece))
+        kept = 0
+        for batch in batches:  # a batch is stored whole or not at all
+            done += batch
+            kept += len(batch)
+            if death is not None and kept >= death:
+                break
+        else:
+            return done + lines.end(), lines
+    raise AssertionError
+
+
+@given(
+    st.lists(st.integers(1, 12), max_size=6),
+    st.sampled_from([20_000, 65_536, 99_991, 262_144]),
+    st.booleans(),
+)
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@pytest.mark.usefixtures("parsed")
+def test_who_goes_on_in_the_middle_of_a_line_loses_nothing(
+    deaths: list[int], piece: int, ended: bool
+) -> None:
+    """Every byte once, and every agent event as if nobody had died."""
+    raw = STORY if ended else STORY[:-1]
+    events, lines = going_on(raw, deaths, piece)
+    check(raw, events)
+    undisturbed, last = run(raw, [])
+    assert [e.data for e in events if e.type == AGENT] == [
+        e.data for e in undisturbed if e.type == AGENT
+    ]
+    assert (lines.result, lines.at_rest) == (last.result, True)
+    assert (lines.init or {})["mcp_servers"] == INIT["mcp_servers"]
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_any_byte_of_a_long_line_can_be_the_last_that_was_stored(data: st.DataObject) -> None:
+    """Also one in the middle of a character, an escape or a number."""
+    start = data.draw(st.sampled_from([0, 40]))
+    line = {"type": "result", "n": 12345, "t": 'é€𝄞\\"' * 20_000, "is_error": False}
+    raw = b"x" * (start - 1) + b"\n" * (start > 0)
+    raw += json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    at = data.draw(st.integers(start, len(raw) - 1))
+    lines = AgentLines(at, AgentState(start))
+    events = lines.feed(raw[lines.start :]) + lines.end()
+    check(raw[at:], events, offset=at)
+    assert lines.result is not None
+    assert lines.result["n"] == 12345
+    assert events[-1].type == AGENT
+
+
+@pytest.mark.parametrize(
+    ("behind", "at_rest"),
+    [
+        (b"", True),
+        (b'{"type":"system","subtype":"notification"}\n', True),
+        (b'{"type":"system","subtype":"init"}\n', False),
+        (b'{"type":"assistant"}\n', False),
+        (b'{"type":"assistant"}\n{"type":"result"}\n', True),
+    ],
+)
+def test_after_its_result_claude_is_at_rest_until_it_works_on(behind: bytes, at_rest: bool) -> None:
+    """For who was there and for who comes after."""
+    events, lines = run(b'{"type":"result"}\n' + behind, [])
+    assert lines.at_rest == at_rest
+    assert known(events).at_rest == at_rest
 
 
 def test_a_huge_result_leaves_its_text_in_the_stream() -> None:
@@ -229,7 +416,7 @@ def test_a_huge_result_leaves_its_text_in_the_stream() -> None:
 @pytest.mark.parametrize(
     "usage", [b"1e999", b'{"a":"' + b"x" * 9000 + b'"}', b"[" * 99 + b"]" * 99]
 )
-def test_a_long_result_with_odd_numbers_says_its_type_only(usage: bytes) -> None:
+def test_a_long_result_with_odd_numbers_is_a_result(usage: bytes) -> None:
     """What cannot be said in short is left out, and nothing breaks."""
     raw = b'{"type":"result","usage":' + usage + b',"result":"' + b"x" * BORDER + b'"}\n'
     events, lines = run(raw, [])
@@ -238,16 +425,8 @@ def test_a_long_result_with_odd_numbers_says_its_type_only(usage: bytes) -> None
     assert lines.result is not None
 
 
-def test_beyond_4_mib_a_result_is_only_named() -> None:
-    """Memory is bounded: such a line counts as no result."""
-    raw = long_line(4 * 1024 * 1024 + 1, type="result")
-    events, lines = run(raw, [])
-    check(raw, events)
-    assert lines.result is None
-    assert json.loads(events[-1].data)["raw"] == {"type": "result", "size": len(raw)}
-
-
-def test_a_type_that_is_not_at_the_beginning_is_unknown() -> None:
-    """A long line whose head has no type is said to have none."""
-    raw = b"x" * (BORDER + 10)
-    assert json.loads(run(raw, [])[0][-1].data)["raw"] == {"type": None, "size": len(raw)}
+@pytest.mark.parametrize("size", [BORDER + 10, MAX_PARSED + 10])
+def test_a_long_line_that_is_no_object_has_no_type(size: int) -> None:
+    """It passes through as well."""
+    said = json.loads(run(b"x" * size, [])[0][-1].data)
+    assert (said["type"], said["uuid"], said["size"], said["raw"]) == (None, None, size, {})

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from common.domain.events import (
     AGENT,
     END,
+    MAX_EVENT_BYTES,
     OUTPUT,
     STATE,
     Event,
@@ -53,15 +54,25 @@ def test_bytes_that_are_no_text_are_held_back_by_3_at_most(raw: bytes) -> None:
     assert len(raw) - 3 <= complete_utf8(raw) <= len(raw)
 
 
-@given(st.binary(max_size=300), st.integers(4, 40))
-def test_pieces_are_the_bytes_and_none_is_too_long(raw: bytes, limit: int) -> None:
-    """Whatever the bytes, the pieces put together are the bytes."""
-    pieces = list(cut(raw, limit))
+@given(st.binary(max_size=300) | st.text(max_size=99).map(str.encode), st.integers(16, 60))
+def test_pieces_are_the_bytes_and_none_is_too_long(raw: bytes, room: int) -> None:
+    """Whatever the bytes, the pieces put together are the bytes, and as JSON each fits."""
+    pieces = list(cut(raw, room))
     assert b"".join(pieces) == raw
-    assert all(0 < len(piece) <= limit for piece in pieces)
+    for piece in pieces:
+        [shown] = text_or_base64(piece).values()
+        assert 0 < len(dumps(shown)) <= room
 
 
-@given(st.text(max_size=300), st.integers(4, 40))
+@pytest.mark.parametrize("piece", [b"x", b"\n", b"\0", "é".encode(), "𝄞".encode(), b"\xff"])
+def test_few_pieces_are_made(piece: bytes) -> None:
+    """They are about as large as the room allows."""
+    raw = piece * 1_000_000
+    least = len(dumps(next(iter(text_or_base64(raw).values())))) / MAX_EVENT_BYTES
+    assert len(list(cut(raw))) <= least * 1.1 + 1
+
+
+@given(st.text(max_size=300), st.integers(16, 60))
 def test_text_is_cut_between_characters(text: str, limit: int) -> None:
     """Every piece of UTF-8 is UTF-8."""
     for piece in cut(text.encode(), limit):

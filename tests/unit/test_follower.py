@@ -13,7 +13,7 @@ import pytest
 from common.adapters.memory.workspace import MemoryWorkspace, Process, When
 from common.domain.command import Kind, State
 from common.domain.errors import Unavailable
-from common.domain.events import AGENT, END, OUTPUT, TRUNCATED
+from common.domain.events import AGENT, END, OUTPUT, TRUNCATED, USAGE
 from common.domain.workspace import (
     Argument,
     Job,
@@ -284,6 +284,97 @@ def test_a_result_that_a_predecessor_stored_counts(world: World) -> None:
     assert outcome(row)["agent"]["result"]
 
 
+def test_a_long_result_that_a_predecessor_stored_counts_whole(world: World) -> None:
+    """Its row holds only a part of it; the rest is read again and stored once."""
+    row = world.submit(Kind.CLAUDE)
+    result = {"type": "result", "subtype": "success", "is_error": False, "result": "x" * 200_000}
+    raw = b'{"type":"assistant"}\n' + json.dumps(result).encode() + b"\n"
+    world.program(lambda p: p.write(raw) or 0, *module.job_for(row.command, {}, 1).argv)
+    world.on_queue = Faults(1, error=RuntimeError("killed")).wrap(world.queue, "finish")
+    with pytest.raises(RuntimeError):
+        world.follower(world.claim()).follow()
+    stored = len(row.events)
+    assert world.follower(world.adopt(row)).follow()
+    assert outcome(row)["agent"]["result"] == result["result"]
+    assert row.bytes_of("stdout") == raw
+    assert {e.type for e in row.events[stored:]} == {USAGE, END}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No claude needs any time to exit."""
+    monkeypatch.setattr(module, "LINGER_S", 0.0)
+
+
+def hanging(world: World, *lines: dict[str, Any], **options: Any) -> Row:
+    """A claude that says these lines and then hangs until it is killed."""
+    row = world.submit(Kind.CLAUDE, options=options)
+    argv = module.job_for(row.command, {}, 1, {}).argv
+    raw = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+    def work(process: Process) -> int:
+        process.write(raw)
+        process.wait(threading.Event())
+        return 0
+
+    world.program(work, *argv)
+    return row
+
+
+RESULT = {"type": "result", "subtype": "success", "is_error": False, "result": "done"}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_claude_that_hangs_after_its_result_is_ended(world: World) -> None:
+    """And its result counts, not how it ended."""
+    row = world.run(hanging(world, {"type": "assistant"}, RESULT))
+    assert ended(row) == ("succeeded", "exit_zero")
+    assert outcome(row)["agent"]["result"] == "done"
+    assert "did not exit" in outcome(row)["detail"]
+    assert outcome(row)["exit_code"] != 0
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_adopts_a_claude_that_hangs_after_its_result_ends_it(world: World) -> None:
+    """No further line has to come for it to be seen."""
+    row = hanging(world, RESULT)
+    first = world.follower(world.claim())
+    first._mind = lambda _: None  # it dies before it looks
+    following = world.in_thread(first)
+    until(lambda: bool(row.offsets.get("stdout")))
+    first.stop()
+    following.join()
+    assert world.follower(world.adopt(row)).follow()
+    assert ended(row) == ("succeeded", "exit_zero")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_kill_that_does_not_get_through_is_repeated(world: World) -> None:
+    """Nobody else asks for this one."""
+    row = hanging(world, RESULT)
+    world.workspace.fail("kill", WorkspaceUnreachable("away"))
+    assert ended(world.run(row)) == ("succeeded", "exit_zero")
+
+
+def test_claude_may_work_on_after_a_result(world: World) -> None:
+    """A background task that ends makes it speak again; only its last word counts."""
+    second = RESULT | {"result": "later"}
+    row = world.submit(Kind.CLAUDE)
+    raw = [json.dumps(line).encode() + b"\n" for line in (RESULT, {"type": "assistant"}, second)]
+    argv = module.job_for(row.command, {}, 1).argv
+    world.program(lambda p: sum(p.write(line) or 0 for line in raw), *argv)
+    assert outcome(world.run(row))["agent"]["result"] == "later"
+    assert "detail" not in outcome(row)
+
+
+def test_a_claude_without_a_required_server_is_ended_before_it_costs_anything(world: World) -> None:
+    """Its first line says that the server is not there."""
+    init = {"type": "system", "subtype": "init", "mcp_servers": [{"name": "a", "status": "failed"}]}
+    row = world.run(hanging(world, init, require_mcp=True))
+    assert ended(row) == ("failed", "mcp_failed")
+    assert outcome(row)["detail"] == "not connected: a (failed)"
+
+
 # -- starts --------------------------------------------------------------------------------------
 
 
@@ -526,7 +617,7 @@ def test_a_cancel_after_the_end_changes_nothing(world: World) -> None:
 
 # -- leases --------------------------------------------------------------------------------------
 
-QUEUE_CALLS = ("append", "held", "mark_running", "finish", "stored_digest", "agent_result")
+QUEUE_CALLS = ("append", "held", "mark_running", "finish", "stored_digest", "agent_state")
 
 
 @pytest.mark.parametrize("call", ["mark_running", "append", "held", "finish"])

@@ -46,6 +46,34 @@ def test_a_value_that_is_not_there_is_named() -> None:
         mcp.config(shown, {"files": {"TOKEN": "x"}})
 
 
+INIT = {
+    "mcp_servers": [{"name": "files", "status": "connected"}, {"name": "hub", "status": "failed"}]
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "init", "expected"),
+    [
+        ({"files": {}}, INIT, []),
+        ({"files": {}, "hub": {}}, INIT, ["hub (failed)"]),
+        ({"open": {}}, INIT, ["open (absent)"]),
+        (None, INIT, ["hub (failed)"]),
+        (None, {"mcp_servers": [{"name": "a", "status": "disabled"}]}, []),
+        (None, {"mcp_servers": [{"name": "a", "status": "pending"}]}, ["a (pending)"]),
+        (None, {"mcp_servers": []}, []),
+        ({"files": {}}, {"mcp_servers": "odd"}, ["files (absent)"]),
+        ({"files": {}}, None, ["files (absent)"]),
+    ],
+)
+def test_required_servers_must_be_connected(
+    wanted: dict[str, Any] | None, init: dict[str, Any] | None, expected: list[str]
+) -> None:
+    """Those of the command, or all that the workspace has; only when it asks for them."""
+    options = {"mcp_servers": wanted} if wanted else {}
+    assert mcp.unconnected(options | {"require_mcp": True}, init) == expected
+    assert mcp.unconnected(options, init) == []
+
+
 @pytest.mark.parametrize("env", [{}, {"A": "1"}])
 @pytest.mark.parametrize("secrets", [{}, SECRETS])
 def test_what_is_packed_is_unpacked(env: dict[str, str], secrets: mcp.Secrets) -> None:

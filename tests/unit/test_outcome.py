@@ -187,6 +187,58 @@ def test_claude_without_a_result_has_no_agent_part() -> None:
     assert conclude(Kind.CLAUDE, record(), None, separate=True).outcome["agent"] is None
 
 
+@pytest.mark.parametrize(
+    ("end", "result", "expected"),
+    [
+        (record("result_seen", 143), OK, ("succeeded", "exit_zero")),
+        (record("result_seen", 137), OK, ("succeeded", "exit_zero")),
+        (record("result_seen", 0), OK, ("succeeded", "exit_zero")),
+        (record("result_seen", None), OK, ("succeeded", "exit_zero")),
+        (record("result_seen", 143), OK | {"is_error": True}, ("failed", "api_error")),
+        (record("result_seen", 143), None, ("failed", "signalled")),
+    ],
+)
+def test_a_claude_that_hung_after_its_result_ends_as_the_result_says(
+    end: ExitRecord, result: dict[str, Any] | None, expected: tuple[str, str]
+) -> None:
+    """Its exit code is our doing; the outcome shows it and says why."""
+    assert verdict(Kind.CLAUDE, end, result) == expected
+    outcome = conclude(Kind.CLAUDE, end, result, separate=True).outcome
+    assert outcome["detail"] == "claude did not exit after its result and was ended"
+    assert outcome["exit_code"] == end.code
+
+
+@pytest.mark.parametrize(
+    ("end", "result", "reason"),
+    [
+        (record(), OK, "mcp_failed"),
+        (record(), OK | {"permission_denials": [{}]}, "mcp_failed"),
+        (record("mcp_failed", 143), None, "mcp_failed"),
+        (record("mcp_failed", 0), OK, "mcp_failed"),
+        (record(code=1), OK | {"subtype": "error_max_turns"}, "max_turns"),
+        (record("user", 143), OK, "user"),
+    ],
+)
+def test_a_required_server_that_is_not_connected(
+    end: ExitRecord, result: dict[str, Any] | None, reason: str
+) -> None:
+    """No success without it; what else went wrong is said first, and the detail names it."""
+    done = conclude(Kind.CLAUDE, end, result, separate=True, unconnected=["hub (failed)"])
+    assert done.outcome["reason"] == reason
+    named = done.outcome.get("detail") == "not connected: hub (failed)"
+    assert named == (reason == "mcp_failed")
+
+
+@pytest.mark.parametrize("reason", ["exited", "idle_timeout", "run_timeout"])
+def test_an_answer_that_was_never_printed_is_told(reason: str) -> None:
+    """claude's stdout can stop while its transcript goes on; with a result it does not matter."""
+    end = record(reason, 0, detail="answer_in_transcript")
+    outcome = conclude(Kind.CLAUDE, end, None, separate=True).outcome
+    assert "transcript" in outcome["detail"]
+    assert outcome["agent"] is None
+    assert "detail" not in conclude(Kind.CLAUDE, end, OK, separate=True).outcome
+
+
 def test_a_detail_is_passed_on() -> None:
     """Why a start failed is for the caller to read."""
     end = record("start_failed", None, detail="cwd_missing")

@@ -12,7 +12,7 @@ from uuid import UUID
 from common.adapters.memory.projects import as_project
 from common.adapters.memory.state import OTHER_STREAM, CommandRow, MemoryState
 from common.domain.accounting import SessionTotal
-from common.domain.agent import result_in
+from common.domain.agent import AgentState
 from common.domain.command import ACTIVE, Command, Kind, State
 from common.domain.events import AGENT, NewEvent
 from common.domain.identifiers import new_id
@@ -109,15 +109,17 @@ class MemoryQueue:
             pieces = [s.event.data for s in row.events if s.event.stream == stream]
             return hashlib.sha256(b"".join(pieces)).hexdigest()
 
-    def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
+    def agent_state(self, command_id: UUID) -> AgentState:
         with self._state.lock:
             row = self._state.commands.get(command_id)
-            for stored in reversed(row.events) if row else ():
-                if stored.event.type == AGENT:
-                    result = result_in(stored.event.data)
-                    if result is not None:
-                        return result
-            return None
+            events = [stored.event for stored in row.events] if row else []
+        ends = [
+            (e.offset or 0) + len(e.data)
+            for e in events
+            if e.stream == "stdout" and e.data.endswith(b"\n")
+        ]
+        said = [(e.stream, e.data) for e in events if e.type == AGENT]
+        return AgentState.of(max(ends, default=0), said)
 
     def session_total(self, command_id: UUID) -> SessionTotal | None:
         with self._state.lock:

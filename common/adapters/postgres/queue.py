@@ -15,7 +15,7 @@ from common.adapters.postgres.connection import Connection, Row
 from common.adapters.postgres.parameters import jsonb
 from common.adapters.postgres.pool import Database
 from common.domain.accounting import SessionTotal
-from common.domain.agent import result_in
+from common.domain.agent import AgentState
 from common.domain.command import TERMINAL, Kind, State, sources_of
 from common.domain.events import NewEvent
 from common.domain.identifiers import new_id
@@ -126,12 +126,11 @@ class PgQueue:
                 offset = row["off"] + len(row["data"])
         return digest.hexdigest()
 
-    def agent_result(self, command_id: UUID) -> dict[str, Any] | None:
-        for row in self._db.run("agent_result", id=command_id):
-            result = result_in(row["data"])
-            if result is not None:
-                return result
-        return None
+    def agent_state(self, command_id: UUID) -> AgentState:
+        start = self._db.one("line_start", id=command_id)
+        rows = self._db.run("agent_lines", id=command_id)
+        said = [(row["stream"], row["data"]) for row in rows]
+        return AgentState.of(start["line_start"] if start else 0, said)
 
     def session_total(self, command_id: UUID) -> SessionTotal | None:
         row = self._db.one("session_total", id=command_id)

@@ -155,6 +155,7 @@ class SessionBody(Body):
         if (self.mode == "new") != (self.id is None):
             raise ValueError("resume and fork need an id, new has none")
         if self.id is not None and not SESSION_ID.fullmatch(self.id):
+            # One spelling only, or two commands could hold one session.
             raise ValueError("id is no session id (a UUID in lower case)")
         return self
 

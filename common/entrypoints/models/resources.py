@@ -732,16 +732,37 @@ class OutputEvent(Resource):
     at: AwareDatetime
 
 
-class AgentEvent(BaseModel):
-    """`event: agent`: one line of claude's stream-json output; its own fields beside these two.
+class AgentItem(BaseModel):
+    """What a line of claude's says. `kind` tells which other fields there are; texts are clipped.
 
-    A line of more than 64 KiB is `{"raw": {"type", "size"}, "truncated": true}`, after its bytes in
-    `output` events.
+    `init`, `text`, `thinking`, `tool_call`, `tool_result`, `delta`, `retry`, `result`; `parent` is
+    the tool call of the subagent that says it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    kind: str
+    text: str | None = None
+    parent: str | None = None
+
+
+class AgentEvent(Resource):
+    """`event: agent`: one line of claude's stream-json output in `raw`, and what it says in `view`.
+
+    A line that does not fit one event (64 KiB of JSON) comes as `output` events first; the `agent`
+    event behind them is `truncated`, with the line's `type`, `uuid` and `size` in bytes, and `raw`
+    has only its short fields. `offset` is where the line begins in stdout.
+    """
+
     seq: int
+    stream: Literal["stdout"]
+    offset: int
+    raw: dict[str, Any]
+    view: list[AgentItem]
+    truncated: bool = False
+    type: str | None = None
+    uuid: str | None = None
+    size: int | None = None
     at: AwareDatetime
 
 

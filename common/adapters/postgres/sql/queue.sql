@@ -61,12 +61,26 @@ SELECT mark_running(:id, :token, :event) AS held;
 -- End a command: state, end event and outbox row.
 SELECT finish_command(:id, :token, :sources, :state, :outcome, :event) AS status;
 
--- name: agent_result
--- The newest agent line that could be a result.
-SELECT e.data FROM command_events e
- WHERE e.day = day_of(:id::uuid) AND e.command_id = :id::uuid AND e.type = 'agent'
-   AND position('"result"'::bytea IN e.data) > 0
- ORDER BY e.seq DESC LIMIT 20;
+-- name: line_start
+-- Where the last stored line of stdout ends: the newest bytes that end with a newline.
+SELECT e.off + octet_length(e.data) AS line_start FROM command_events e
+ WHERE e.day = day_of(:id::uuid) AND e.command_id = :id::uuid AND e.stream = 'stdout'
+   AND substring(e.data FROM octet_length(e.data) FOR 1) = '\x0a'::bytea
+ ORDER BY e.seq DESC LIMIT 1;
+
+-- name: agent_lines
+-- The agent lines that tell how it began and how it ended: those that could be an init or a result,
+-- and the newest ones. In their order.
+WITH lines AS (
+  SELECT e.seq, e.stream, e.data FROM command_events e
+   WHERE e.day = day_of(:id::uuid) AND e.command_id = :id::uuid AND e.type = 'agent'
+)
+(SELECT * FROM lines WHERE position('"init"'::bytea IN data) > 0 ORDER BY seq LIMIT 5)
+UNION
+(SELECT * FROM lines WHERE position('"result"'::bytea IN data) > 0 ORDER BY seq DESC LIMIT 20)
+UNION
+(SELECT * FROM lines ORDER BY seq DESC LIMIT 20)
+ORDER BY seq;
 
 -- name: session_total
 -- The total that the last command before this one reported, of the session that this one goes on with.
