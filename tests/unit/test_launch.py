@@ -77,8 +77,11 @@ def test_a_new_session_has_the_commands_own_id() -> None:
 @pytest.mark.parametrize("mode", ["resume", "fork"])
 def test_resuming_and_forking_name_the_session(mode: str) -> None:
     """Only a fork asks for a copy, and says how it shall be called: the command's own id."""
-    argv = job(Kind.CLAUDE, prompt="x", session={"mode": mode, "id": "source"}).argv
-    assert argv[argv.index("--resume") + 1] == "source"
+    source = "4c5d3f8e-0000-4000-8000-00000000000a"
+    made = job(Kind.CLAUDE, prompt="x", session={"mode": mode, "id": source})
+    argv = made.argv
+    assert argv[argv.index("--resume") + 1] == source
+    assert made.session == (source if mode == "resume" else str(ID))
     assert ("--fork-session" in argv) == (mode == "fork")
     own = argv[argv.index("--session-id") + 1] if "--session-id" in argv else None
     assert own == (str(ID) if mode == "fork" else None)
