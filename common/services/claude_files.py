@@ -29,6 +29,7 @@ SCRIPT: Final = Path(__file__).with_name("config.sh")
 # Beginnings of everything and the one thing in full come to a few MiB at the very most.
 MOST_ANSWER_BYTES: Final = 32 * 1024 * 1024
 _ENTRY: Final = re.compile(r"([0-9]{1,15}) ([0-9a-f]{4,8}) \./(.+)", re.DOTALL)
+_HIDDEN: Final = ".rdev-SKILL.md"  # until the whole skill is in its place
 _TYPES: Final = {"8": "file", "4": "folder", "a": "link"}
 
 
@@ -43,6 +44,8 @@ class WorkspaceClaudeFiles:
         """See `ClaudeFiles.read`."""
         path = path_of(kind, name) if kind else "-"
         lines = self._ask(place, ("read", place.path, kind or "-", path))
+        if lines and lines[-1].startswith("refused "):
+            raise _refused(lines[-1].removeprefix("refused "))
         if not lines or lines[-1] != "end":
             raise TransportLost("the workspace's answer ended early")
         return _Reader(lines[:-1]).reading(kind, name)
@@ -81,7 +84,7 @@ class WorkspaceClaudeFiles:
 
 def _listed(definition: Definition) -> tuple[bytes, bytes]:
     """A skill's files: the list of them, then their bytes in its order."""
-    parts = sorted(definition.parts.items())
+    parts = sorted((_HIDDEN if p == SKILL else p, f) for p, f in definition.parts.items())
     lines = (f"{len(p.data)} {'x' if p.executable else '-'} {path}\n" for path, p in parts)
     return "".join(lines).encode(), b"".join(part.data for _, part in parts)
 
@@ -154,7 +157,10 @@ class _Reader:
             odd.append(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
         large = self._take("large") is not None
         parts = dict(self._parts())
-        main = parts.pop(SKILL if kind is Kind.SKILLS else path_of(kind, name), File(b""))
+        main = parts.pop(SKILL if kind is Kind.SKILLS else path_of(kind, name), None)
+        if main is None and not large:
+            odd.append(f"no {SKILL}")
+        main = main or File(b"")
         return Item(Definition(kind, name, main.data, parts), tuple(odd), large)
 
     def _parts(self) -> Iterator[tuple[str, File]]:

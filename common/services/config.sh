@@ -116,11 +116,12 @@ fingerprint_file() {
   } 3<"./$1"
 }
 
-# fingerprint_folder: of the one we stand in: its files, and which of them can be executed.
+# fingerprint_folder: of the one we stand in: its files, and which of them can be executed. SKILL.md
+# goes by that name, hidden or not, and is text.
 fingerprint_folder() {
   {
-    find . -type f -exec sha256sum {} + | sort
-    find . -type f -perm -0100 | sort
+    find . -type f -exec sha256sum {} + | sed 's|  \./\.rdev-SKILL\.md$|  ./SKILL.md|' | sort
+    find . -type f -perm -0100 ! -path ./SKILL.md ! -path ./.rdev-SKILL.md | sort
   } | hash
 }
 
@@ -327,9 +328,9 @@ give_up() {
   refuse failed "$1"
 }
 
-# put_skill: stdin is a list of `SIZE x|- PATH` of HEAD_BYTES bytes, then the files in its order. The
-# new folder is complete before the old one is touched; SKILL.md gets its name at the very end, so
-# that claude sees the old skill, for some milliseconds none, and then the new one.
+# put_skill: stdin is a list of `SIZE x|- PATH` of HEAD_BYTES bytes, then the files in its order,
+# SKILL.md under its hidden name. The new folder is complete before the old one is touched, and shows
+# its SKILL.md at the very end: claude sees the old skill, for some milliseconds none, then the new.
 put_skill() {
   new=.rdev-new.$token old=.rdev-old.$leaf
   mkdir "./$new" || refuse failed "cannot write there"
@@ -361,7 +362,7 @@ unpack() {
       (descend "${rest#* }" make && unpack_one "${rest%% *}") || exit 1
     done
   }
-  cd -P . && [ "$PWD" = "$root" ] && [ "$(fingerprint_folder)" = "$wanted" ] && hide
+  cd -P . && [ "$PWD" = "$root" ] && [ "$(fingerprint_folder)" = "$wanted" ]
 }
 
 unpack_one() {
