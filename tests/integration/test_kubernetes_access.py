@@ -417,6 +417,17 @@ def test_a_plugin_in_trouble_is_named(
     assert "connection" not in caller.fake.seen
 
 
+@pytest.mark.parametrize("text", ["", "a: [", "[]", "words", "\0", "current-context: f\nusers: 3"])
+def test_what_is_no_kubeconfig_is_said_to_be_none(caller: Caller, text: str) -> None:
+    """With its path, whatever is in the file; as when there is no file."""
+    caller.write()
+    caller.fake.kubeconfig.write_text(text)
+    with pytest.raises(Unavailable, match=r"no access to a Kubernetes cluster: .*kube-?config"):
+        Access(kubeconfig=str(caller.fake.kubeconfig)).session()
+    with pytest.raises(Unavailable, match="no kubeconfig at /nowhere"):
+        Access(kubeconfig="/nowhere").session()
+
+
 def test_without_credentials_the_api_servers_breaker_opens(
     place: Place, caller: Caller, plugin: Plugin
 ) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from common.adapters.kubernetes import transport as exec_transport
 from common.adapters.kubernetes.frames import Exited, RuntimeFailed, outcome
+from common.adapters.kubernetes.pods import Pods
 from common.adapters.kubernetes.transport import ExecChannel
 from common.domain.breaker import State, Thresholds
 from common.domain.command import Reason
@@ -321,6 +322,25 @@ def test_sixteen_threads_at_once(bench: Bench) -> None:
     assert wrong == []
     assert bench.fake.seen["exec"] == 96
     assert bench.fake.seen["get"] < 48
+
+
+def test_a_pod_is_asked_for_twice_a_second_at_most(fake: FakeKubernetes, bench: Bench) -> None:
+    """However many ask; a fresh answer is as new as its question."""
+    now = 100.0
+    pods = Pods(bench.api, clock=lambda: now)
+    asked = fake.seen.get("get", 0)
+
+    def times(*, fresh: bool) -> int:
+        pods.get(NAMESPACE, "demo-0", fresh=fresh)
+        return fake.seen["get"] - asked
+
+    assert [times(fresh=False), times(fresh=False)] == [1, 1]
+    now += 0.5
+    assert times(fresh=False) == 1
+    now += 0.1
+    assert [times(fresh=False), times(fresh=False)] == [2, 2]
+    now += 0.1
+    assert [times(fresh=True), times(fresh=False)] == [3, 3]
 
 
 # -- the life of a pod ----------------------------------------------------------------------------

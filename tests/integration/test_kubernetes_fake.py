@@ -65,6 +65,11 @@ def test_selectors_select(kubectl: Kubectl, selector: str, names: bytes) -> None
     assert kubectl("get", "pods", "-l", selector, "-o", "name").stdout == names
 
 
+def test_pages_make_one_list(kubectl: Kubectl) -> None:
+    """kubectl asks for one object at a time and puts them together."""
+    assert kubectl("get", "pods", "--chunk-size=1", "-o", "name").stdout == b"pod/one\npod/two\n"
+
+
 @pytest.mark.parametrize("code", [0, 1, 7, 137])
 def test_exec_carries_both_streams_and_the_exit_code(kubectl: Kubectl, code: int) -> None:
     """stdout and stderr arrive apart, and kubectl exits as the program did."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import yaml
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.rest import RESTClientObject, should_bypass_proxies
 from kubernetes.config import ConfigException, load_incluster_config
@@ -133,6 +134,13 @@ class Access:
             load_incluster_config(configuration)  # type: ignore[no-untyped-call]
             return (_ACCOUNT / "namespace").read_text("utf-8").strip(), ""
         path = self._kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
+        try:
+            return self._read(path, configuration)
+        except (yaml.YAMLError, ValueError, TypeError, AttributeError, KeyError) as error:
+            # The library takes the file's shape for granted.
+            raise ConfigException(f"{path} is no kubeconfig: {error}") from error
+
+    def _read(self, path: str, configuration: Any) -> tuple[str, str]:
         found = KubeConfigMerger(path).config  # type: ignore[no-untyped-call]
         if found is None:
             raise ConfigException(f"there is no kubeconfig at {path}")
