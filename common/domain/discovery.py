@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from common.domain.command import Kind, Reason
@@ -34,6 +35,7 @@ KEYS: Final = frozenset(
         "max_concurrent_commands",
     )
 )
+NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 _RANK: Final = {Phase.READY: 0, Phase.PENDING: 1, Phase.UNREACHABLE: 2, Phase.GONE: 3}
 _POD_NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 
@@ -124,14 +126,19 @@ def project_of(pod: Pod) -> str | None:
     return pod.labels.get(NAME_LABEL) or pod.name
 
 
-def merge(pods: Sequence[Pod], entries: Mapping[str, Entry]) -> Found:
-    """Every project there is now."""
+def merge(
+    pods: Sequence[Pod], entries: Mapping[str, Entry], holders: Mapping[str, str] = NOBODY
+) -> Found:
+    """Every project there is now. `holders`: the lives that have the projects so far, by name."""
     labelled, notes = _labelled(pods)
     for name in sorted(entries):
         if not NAME.fullmatch(name):
             notes.append(f"{name[:80]!r} in the settings is no project name")
     names = {name for name in {*labelled, *entries} if NAME.fullmatch(name)}
-    found = [_project(n, labelled.get(n, []), pods, entries.get(n, Entry())) for n in sorted(names)]
+    found = [
+        _project(n, labelled.get(n, []), pods, entries.get(n, Entry()), holders.get(n, ""))
+        for n in sorted(names)
+    ]
     return Found(tuple(found), tuple(notes))
 
 
@@ -150,7 +157,9 @@ def _labelled(pods: Sequence[Pod]) -> tuple[dict[str, list[Pod]], list[str]]:
     return found, notes
 
 
-def _project(name: str, labelled: list[Pod], pods: Sequence[Pod], entry: Entry) -> FoundProject:
+def _project(
+    name: str, labelled: list[Pod], pods: Sequence[Pod], entry: Entry, holder: str
+) -> FoundProject:
     settings, issues = settings_of(entry)
     if settings.get("name") not in (None, name):
         issues.append(f"name: {settings['name']!r} differs from its key {name!r}")
@@ -158,7 +167,7 @@ def _project(name: str, labelled: list[Pod], pods: Sequence[Pod], entry: Entry) 
     if "pod_selector" in settings:
         selected = _select(settings["pod_selector"], pods, issues)
         matching = labelled if selected is None else selected
-    pod = _best(matching, issues)
+    pod = _best(matching, issues, holder.partition("/")[0])
     if pod is None:
         wanted = settings.get("pod_selector")
         issues.append(f"no pod matches {wanted!r}" if wanted else "there is no pod for it")
@@ -236,12 +245,15 @@ def container_of(pod: Pod, issues: list[str]) -> Container | None:
     return pod.containers[0] if pod.containers else None
 
 
-def _best(pods: Sequence[Pod], issues: list[str]) -> Pod | None:
-    """The ready one, the oldest first, so that a newcomer never takes a project away."""
+def _best(pods: Sequence[Pod], issues: list[str], holder: str) -> Pod | None:
+    """The ready one: the pod of UID `holder`, then the oldest.
 
-    def order(pod: Pod) -> tuple[int, bool, str, str]:
+    So no newcomer takes a project away, nor a pod of any age that was only now labelled so.
+    """
+
+    def order(pod: Pod) -> tuple[int, bool, bool, str, str]:
         phase = phase_of(pod, container_of(pod, []))
-        return _RANK[phase], pod.terminating, pod.created, pod.name
+        return _RANK[phase], pod.terminating, pod.uid != holder, pod.created, pod.name
 
     ranked = sorted(pods, key=order)
     if len(ranked) > 1:

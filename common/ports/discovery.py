@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,10 @@ class DiscoveryStore(Protocol):
         """The number of a look at the cluster, taken before looking."""
         ...
 
+    def holders(self, source: str) -> dict[str, str]:
+        """The lives that have the source's projects (`FoundProject.pod_uid`), by project."""
+        ...
+
     def sync(
         self, source: str, generation: int, found: Sequence[FoundProject], notes: Sequence[str]
     ) -> Synced | None:
@@ -41,8 +45,8 @@ class DiscoveryStore(Protocol):
 class Cluster(Protocol):
     name: str
 
-    def look(self) -> Found:
-        """All projects now, asked live. Raises Unavailable."""
+    def look(self, holders: Mapping[str, str]) -> Found:
+        """All projects now, asked live; `holders`: see `merge`. Raises Unavailable."""
         ...
 
     def watch(self, changed: Callable[[], None]) -> ClusterWatch:
@@ -55,8 +59,8 @@ class Cluster(Protocol):
 
 
 class ClusterWatch(Protocol):
-    def found(self) -> Found | None:
-        """All projects as of the last event; None before the first list."""
+    def found(self, holders: Mapping[str, str]) -> Found | None:
+        """All projects as of the last event, as `look` does; None before the first list."""
         ...
 
     def close(self) -> None:

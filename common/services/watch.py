@@ -98,7 +98,7 @@ class Watch:
 
     def _write_view(self, watching: ClusterWatch) -> None:
         generation = self._store.begin()
-        found = watching.found()
+        found = watching.found(self._store.holders(self._cluster.name))
         if found is not None:
             self._write(generation, found)
         self._report()
@@ -115,7 +115,8 @@ class Watch:
         """Look once and make the registry say so. Raises Unavailable."""
         try:
             generation = self._store.begin()
-            self._write(generation, self._cluster.look())
+            holders = self._store.holders(self._cluster.name)
+            self._write(generation, self._cluster.look(holders))
         finally:
             self._report()
 

@@ -50,6 +50,17 @@ def test_a_view_is_written_and_its_changes_are_told(registry: Registry) -> None:
     assert registry.names == ["demo"]
 
 
+def test_who_has_a_project_is_known(registry: Registry) -> None:
+    """By source; a project without a pod, or gone, is nobody's."""
+    views = registry.views
+    mine = FoundProject("demo", "/w", pod_uid="uid/0/demo-0/box/label")
+    views.sync("pods", views.begin(), [mine, OTHER], [])
+    assert views.holders("pods") == {"demo": "uid/0/demo-0/box/label"}
+    assert views.holders("elsewhere") == {}
+    views.sync("pods", views.begin(), [OTHER], [])
+    assert views.holders("pods") == {}
+
+
 def test_an_older_view_changes_nothing(registry: Registry) -> None:
     """A look that began first and was written last is dropped, with its notes."""
     views = registry.views

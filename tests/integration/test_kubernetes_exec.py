@@ -243,7 +243,7 @@ def test_the_script_is_delivered_once_a_pod_and_version(fake: FakeKubernetes, be
     fake.delete_pod("v-0")
     fake.pod("v-0", project="v", annotations=volume)
     assert [calls(), calls()] == [3, 1]
-    bench.workspace._name = "supervisor-next.sh"
+    bench.workspace._script._name = "supervisor-next.sh"
     assert [calls(), calls()] == [3, 1]
 
 

@@ -118,7 +118,7 @@ def test_a_look_merges_pods_and_the_config_map(fake: FakeKubernetes, bench: Benc
     fake.pod("a-0", project="a")
     fake.pod("web", labels={"app": "web"})
     fake.config({"a.yaml": "description: of a\n", "b.yaml": "pod_selector: app=web\n"})
-    a, b = bench.cluster.look().projects
+    a, b = bench.cluster.look({}).projects
     assert (a.name, a.description, a.phase) == ("a", "of a", Phase.READY)
     assert (b.name, b.pod, b.phase) == ("b", "web", Phase.READY)
 
@@ -126,7 +126,7 @@ def test_a_look_merges_pods_and_the_config_map(fake: FakeKubernetes, bench: Benc
 def test_a_forged_label_elsewhere_is_not_seen(fake: FakeKubernetes, bench: Bench) -> None:
     """Only pods of the one namespace are projects."""
     fake.pod("forged", project="demo", namespace="elsewhere")
-    assert bench.cluster.look().projects == ()
+    assert bench.cluster.look({}).projects == ()
 
 
 def test_bad_entries_are_said_and_the_others_live_on() -> None:
@@ -153,7 +153,7 @@ def test_a_list_is_read_page_by_page(fake: FakeKubernetes, bench: Bench) -> None
     for number in range(7):
         fake.pod(f"p{number}-0", project=f"p{number}")
     fake.fail(page=2)
-    assert names(bench.cluster.look()) == [f"p{n}" for n in range(7)]
+    assert names(bench.cluster.look({})) == [f"p{n}" for n in range(7)]
     assert fake.seen["list"] == 5
 
 
@@ -165,7 +165,7 @@ def test_pages_that_expire_are_unavailable_and_never_half_a_list(
         fake.pod(f"p{number}-0", project=f"p{number}")
     fake.fail(page=2, pages_expire=True)
     with pytest.raises(Unavailable, match="expire"):
-        bench.cluster.look()
+        bench.cluster.look({})
 
 
 def test_a_change_between_two_pages_is_seen(
@@ -187,7 +187,7 @@ def test_a_change_between_two_pages_is_seen(
         return page
 
     monkeypatch.setattr(api, "get", first_page)
-    assert names(registry.bench.cluster.look()) == ["p0", "p1", "p2", "p3"]
+    assert names(registry.bench.cluster.look({})) == ["p0", "p1", "p2", "p3"]
     fake.pod("p3-0", project="p3")
     fake.delete_pod("a-0")
     begun.clear()
@@ -206,6 +206,24 @@ def test_a_list_that_is_refused_changes_nothing(
     with pytest.raises(Unavailable):
         registry.watcher().reconcile()
     assert list(registry.phases()) == ["a"]
+
+
+def test_a_project_stays_with_its_pod_while_that_is_ready(
+    fake: FakeKubernetes, registry: Registry
+) -> None:
+    """An older pod that is labelled so later does not get it; when its own fails, another does."""
+    fake.pod("old-0", created="2020-01-01T00:00:00Z")
+    fake.pod("a-0", project="a")
+    watcher = registry.watcher()
+    watcher.reconcile()
+    uid = uid_of(registry, "a")
+    fake.relabel("old-0", fake.get_pod("a-0")["metadata"]["labels"])
+    watcher.reconcile()
+    assert uid_of(registry, "a") == uid
+    assert "2 pods match (a-0, old-0): using a-0" in registry.projects.list()[0].issues
+    fake.set_status("a-0", "Running", ready=False)
+    watcher.reconcile()
+    assert registry.projects.list()[0].pod == "old-0"
 
 
 # -- watching -------------------------------------------------------------------------------------
@@ -297,7 +315,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for(
     for stalled in ("status", "body", "status"):
         fake.fail(stall=stalled)
         with pytest.raises(Unavailable):
-            bench.cluster.look()
+            bench.cluster.look({})
     assert bench.breakers.of(KUBERNETES).state is State.OPEN
 
 
@@ -360,7 +378,7 @@ def test_a_look_that_was_overtaken_changes_nothing(
 ) -> None:
     """A reconcile that began before the pod came is written after it was seen."""
     fake.pod("a-0", project="a")
-    before = registry.bench.cluster.look()
+    before = registry.bench.cluster.look({})
     slow = registry.store.begin()
     fake.pod("b-0", project="b")
     registry.watcher().reconcile()

@@ -10,11 +10,15 @@ import cel
 import pytest
 
 from common.adapters.kubernetes.cluster import PodCluster
+from common.domain.claude_config import Kind
 from common.domain.command import Reason
 from common.domain.discovery import NAME_LABEL, PROJECT, Container, Entry, Life, Pod, merge
 from common.domain.errors import Unavailable
 from common.domain.project import FoundProject
 from common.domain.workspace import Job, KillMode, Place, WorkspaceUnreachable
+from common.services import claude_files, supervision
+from common.services.claude_files import WorkspaceClaudeFiles
+from common.services.delivery import Script
 from common.services.supervision import SupervisedWorkspace
 from common.settings import Settings
 from infra.generation.declared import functions
@@ -221,9 +225,9 @@ class Recorder:
 
 
 def every_exec() -> list[list[str]]:
-    """The argv of every verb, and of the delivery."""
+    """The argv of every verb, and of deliveries."""
     recorder, place, run = Recorder(), Place("my-app2", "/workspace"), "0" * 32
-    workspace = SupervisedWorkspace(recorder)
+    workspace, files = SupervisedWorkspace(recorder), WorkspaceClaudeFiles(recorder)
     for call in (
         lambda: workspace.start(place, Job(run, ("true",))),
         lambda: workspace.follow(place, run, "merged", 7),
@@ -232,7 +236,10 @@ def every_exec() -> list[list[str]]:
         lambda: workspace.refuse(place, run),
         lambda: workspace.send(place, run, 0, b"x"),
         lambda: workspace.gc(place, 60),
-        lambda: workspace._deliver(place),
+        lambda: files.read(place),
+        lambda: files.remove(place, Kind.AGENTS, "a-b", "0"),
+        lambda: Script(recorder, supervision.SCRIPT).deliver(place),
+        lambda: Script(recorder, claude_files.SCRIPT).deliver(place),
     ):
         with pytest.raises(WorkspaceUnreachable):
             call()
@@ -251,9 +258,9 @@ def admitted(command: list[str], user: str = "rdev-runner", **options: Any) -> b
 
 
 def test_row_67_the_protocol_is_admitted() -> None:
-    """Every verb of the supervisor and its delivery, as they are really sent."""
+    """Every verb of the supervisor, the configuration's and deliveries, as they are really sent."""
     asked = every_exec()
-    assert len(asked) == 8
+    assert len(asked) == 11
     assert [argv for argv in asked if not admitted(argv)] == []
 
 
@@ -329,16 +336,18 @@ def test_row_68_a_label_in_another_namespace_is_not_seen() -> None:
     api = OneNamespace()
     cluster = PodCluster(api)  # type: ignore[arg-type]  # what it needs of an Api
     with pytest.raises(Unavailable):
-        cluster.look()
+        cluster.look({})
     watching = cluster.watch(lambda: None)
     watching.close()
     assert set(api.asked) <= {f"/api/v1/namespaces/rdev/{kind}" for kind in ("pods", "configmaps")}
 
 
-def test_row_68_a_newcomer_with_the_label_takes_no_project() -> None:
-    """The pod that has it keeps it, and that there are two is said."""
-    old, forged = pod("demo-0", "demo"), pod("evil", "demo", "2026-01-02T00:00:00Z")
-    shown = demo_of([forged, old])
+@pytest.mark.parametrize("created", ["2020-01-01T00:00:00Z", "2026-02-02T00:00:00Z"])
+def test_row_68_no_label_takes_a_project_from_its_pod(created: str) -> None:
+    """However old the pod is that is labelled so now; and that there are two is said."""
+    mine, forged = pod("demo-0", "demo"), pod("evil", "demo", created)
+    holders = {"demo": demo_of([mine]).pod_uid or ""}
+    (shown,) = merge([forged, mine], {}, holders).projects
     assert shown.pod == "demo-0"
     assert shown.issues == ("2 pods match (demo-0, evil): using demo-0",)
 

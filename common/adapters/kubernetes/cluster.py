@@ -42,10 +42,10 @@ class PodCluster:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    def look(self) -> Found:
+    def look(self, holders: Mapping[str, str]) -> Found:
         """See `Cluster.look`."""
         try:
-            return merged([_look(self._api, kind)[0] for kind in _kinds(self._api)])
+            return merged([_look(self._api, kind)[0] for kind in _kinds(self._api)], holders)
         except Refused as error:
             raise Unavailable(f"projects cannot be read from Kubernetes: {error}") from error
 
@@ -87,9 +87,9 @@ class PodWatch:
         for loop in self._loops:
             loop.start()
 
-    def found(self) -> Found | None:
-        views = [loop.view for loop in self._loops]
-        return None if None in views else merged([view for view in views if view is not None])
+    def found(self, holders: Mapping[str, str]) -> Found | None:
+        views = [loop.view for loop in self._loops if loop.view is not None]
+        return merged(views, holders) if len(views) == len(self._loops) else None
 
     def close(self) -> None:
         for loop in self._loops:
@@ -187,10 +187,11 @@ class _Loop:
         self._told()
 
 
-def merged(views: list[Objects]) -> Found:
+def merged(views: list[Objects], holders: Mapping[str, str]) -> Found:
     """Projects from the two views, pods first."""
     pods, maps = views
-    return merge([to_pod(item) for item in pods.values()], entries(maps.get(CONFIG_MAP)))
+    found = [to_pod(item) for item in pods.values()]
+    return merge(found, entries(maps.get(CONFIG_MAP)), holders)
 
 
 def entries(config_map: Mapping[str, Any] | None) -> dict[str, Entry]:

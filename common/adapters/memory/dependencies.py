@@ -72,6 +72,14 @@ class MemoryDiscoveryStore:
     def begin(self) -> int:
         return next(self._numbers)
 
+    def holders(self, source: str) -> dict[str, str]:
+        with self._state.lock:
+            return {
+                row.found.name: row.found.pod_uid
+                for row in self._state.projects.values()
+                if row.source == source and not row.gone and row.found.pod_uid
+            }
+
     def sync(
         self, source: str, generation: int, found: Sequence[FoundProject], notes: Sequence[str]
     ) -> Synced | None:

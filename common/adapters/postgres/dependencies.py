@@ -59,6 +59,10 @@ class PgDiscoveryStore:
     def begin(self) -> int:
         return int(self._db.run("discovery_begin")[0]["generation"])
 
+    def holders(self, source: str) -> dict[str, str]:
+        found = self._db.run("discovery_holders", source=source)
+        return {row["name"]: row["pod_uid"] for row in found}
+
     def sync(
         self, source: str, generation: int, found: Sequence[FoundProject], notes: Sequence[str]
     ) -> Synced | None:

@@ -24,6 +24,10 @@ DELETE FROM dependencies WHERE name = :name;
 -- The number of a look at a source that begins now.
 SELECT nextval('discovery_generations') AS generation;
 
+-- name: discovery_holders
+-- The container's life that each project of a source has.
+SELECT name, pod_uid FROM projects WHERE source = :source AND phase <> 'gone' AND pod_uid IS NOT NULL;
+
 -- name: discovery_sync
 -- Make the registry say what a look showed, unless a later one was stored.
 SELECT stale, appeared, vanished, refused FROM sync_discovered(:source, :generation, :found, :notes);
