@@ -203,6 +203,7 @@ _VERBS: Final[dict[str, _Verb]] = {
     "version": _verb("--build-options"),
     "worktree": _verb("--porcelain -v --verbose -z", actions="list"),
 }  # fmt: skip
+VERBS: Final = tuple(_VERBS)
 _NUMBERED: Final = frozenset({"log", "show", "rev-list", "reflog", "tag"})  # `log -5`, `tag -n5`
 _NUMBER: Final = re.compile(r"-n?[0-9]{1,9}")
 _SEPARATORS: Final = frozenset({"--", "--end-of-options"})

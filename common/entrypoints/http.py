@@ -47,7 +47,7 @@ from common.services import telemetry
 from common.services.authorise import acceptable
 
 BODY_DEADLINE_S: Final = 20.0  # a body that arrives slower than this is an attack or a dead client
-_IDEMPOTENCY_KEY: Final = re.compile(r'"?([\x21\x23-\x7e][\x20\x21\x23-\x7e]{0,254})"?')
+IDEMPOTENCY_KEY: Final = re.compile(r'"?([\x21\x23-\x7e][\x20\x21\x23-\x7e]{0,254})"?')
 _KEY_IN_URL: Final = re.compile(rb"rdev_[0-9A-Za-z]{8}_")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 log = telemetry.logger("rdev.http")
@@ -307,7 +307,7 @@ def _idempotency(route: Route, call: Call) -> Idempotency | None:
     given = call.headers.getlist("idempotency-key")
     if not given:
         return None
-    match = _IDEMPOTENCY_KEY.fullmatch(given[0]) if len(given) == 1 else None
+    match = IDEMPOTENCY_KEY.fullmatch(given[0]) if len(given) == 1 else None
     if match is None:
         raise InvalidRequest(
             "Idempotency-Key must be given once, 1 to 255 printable ASCII characters"

@@ -29,7 +29,8 @@ function = Function(
 
 
 @function.post("/v1/commands", summary="Run a command", scope=SCOPES, body=CreateCommand,
-               idempotent=True, status=202, body_example=examples.CREATE_SHELL, answer="Command", answer_example=examples.COMMAND)  # fmt: skip
+               idempotent=True, status=202, body_example=examples.CREATE_SHELL,
+               others={404: "There is no such project"}, answer="Command", answer_example=examples.COMMAND)  # fmt: skip
 def create(call: Call, body: CreateCommand) -> Reply | Later:
     return submit(call, body.command(body.project))
 

@@ -16,8 +16,10 @@ from pydantic import BaseModel, TypeAdapter
 
 from common.domain import errors
 from common.domain.errors import RdevError
+from common.domain.project import NAME
 from common.entrypoints import problem
 from common.entrypoints.function import Function, Route
+from common.entrypoints.http import IDEMPOTENCY_KEY
 from common.entrypoints.models import resources
 
 PATH: Final = PurePosixPath("functions/reference/openapi.json")
@@ -37,6 +39,8 @@ Lists have pages: `next_cursor` of one is `cursor` of the next, null on the last
 may be sent again carries an `Idempotency-Key`. Every answer names its request in `X-Request-Id`, \
 and takes yours if it is 1 to 64 of `A-Z a-z 0-9 _ . : -`."""
 
+_ID: Final = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
+_ID_PATTERN: Final = "^{}_[0-9a-f]{{32}}$"
 _PARAMETERS: Final = {
     "action": "only this action, such as `key.revoked`",
     "after": "like `Last-Event-ID`, for clients that cannot set it; the header wins",
@@ -254,9 +258,18 @@ def _path_parameters(function: Function, route: Route) -> Iterator[dict[str, Any
             "in": "path",
             "required": True,
             "description": meaning,
-            "schema": {"type": "string"},
+            "schema": {"type": "string"} | _pattern_of(name, example),
             "example": example,
         }
+
+
+def _pattern_of(name: str, example: str) -> dict[str, str]:
+    """What an id or a project's name looks like; other names have their own rules."""
+    if name == "project":
+        return {"pattern": f"^{NAME.pattern}$"}
+    if name == "id":
+        return {"pattern": _ID_PATTERN.format(example[:3])}
+    return {}
 
 
 def _query(route: Route) -> Iterator[dict[str, Any]]:
@@ -269,14 +282,21 @@ def _query(route: Route) -> Iterator[dict[str, Any]]:
             "in": "query",
             "required": name in schema.get("required", []),
             "description": _PARAMETERS[name],
-            "schema": _untitled(value),
+            "schema": _untitled(value) | (_cursor_of(route) if name == "cursor" else {}),
         }
+
+
+def _cursor_of(route: Route) -> dict[str, str]:
+    """A cursor is the id of the last thing on a page (entrypoints/pages.py)."""
+    last = str(route.answer_example["items"][-1].get("id", ""))
+    return {"pattern": _ID_PATTERN.format(last[:3])} if _ID.fullmatch(last) else {}
 
 
 def _headers(route: Route) -> Iterator[dict[str, Any]]:
     if route.idempotent:
         meaning = "1 to 255 printable ASCII characters; the same again within 24 h answers the same"
-        yield _header("Idempotency-Key", meaning, {"type": "string", "maxLength": 255})
+        schema = {"type": "string", "maxLength": 257, "pattern": f"^{IDEMPOTENCY_KEY.pattern}$"}
+        yield _header("Idempotency-Key", meaning, schema)
     if route.conditional:
         meaning = "the ETag of what is changed, or `*` for whatever is there"
         yield _header("If-Match", meaning, {"type": "string"})

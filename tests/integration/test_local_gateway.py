@@ -194,7 +194,7 @@ def _send(connection: socket.socket, sent: bytes) -> None:
 @pytest.mark.parametrize(
     ("head", "status"),
     [
-        (b"NONSENSE\r\n\r\n", 400),
+        (b"NONSENSE\r\n\r\n", 405),
         (b"GET /v1/hello HTTP/1.1\r\nHost: x\r\nBad Header\r\n\r\n", 400),
         (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (

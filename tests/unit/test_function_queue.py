@@ -57,4 +57,4 @@ def test_a_foreign_project_is_not_there(busy: Api) -> None:
     usage = busy.client("usage", key)
     assert usage.get("/v1/usage?project=other").json()["items"] == []
     assert usage.get("/v1/usage?by=colour").status_code == 422
-    assert usage.get("/v1/usage?since=1999-01-01T00:00Z").status_code == 422
+    assert usage.get("/v1/usage?since=1999-01-01").status_code == 422

@@ -7,13 +7,20 @@ import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_LABELS: Final = 32
 # What every clock and calendar between us and PostgreSQL can hold, in whatever zone.
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 _LABEL: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_./]{0,61}[A-Za-z0-9])?")
+# What `one_line` refuses, for openapi.json, without what lies beyond U+FFFF: its patterns have no
+# escape for that.
+_INVISIBLE: Final = (
+    r"\u0000-\u001f\u007f-\u009f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e"
+    r"\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
+)
+ONE_LINE: Final = f"^[^{_INVISIBLE}]*$"
 
 
 class Body(BaseModel):
@@ -26,6 +33,13 @@ class Query(BaseModel):
     """Query parameters: text that is parsed, unknown ones refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_whole)  # JSON has numbers only: 60.0 is the integer 60
 
 
 def one_line(text: str) -> str:
@@ -49,14 +63,27 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
 
 
 def _within_reach(at: datetime) -> datetime:
-    if not _EARLIEST <= at <= _LATEST:
-        raise ValueError("lies before 2000 or after 2200")
-    return at
+    """Nothing of ours lies outside, so the edges ask the same."""
+    return min(max(at, _EARLIEST), _LATEST)
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_within_reach)]  # in filters
-Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(one_line)]
-Labels = Annotated[dict[str, str], AfterValidator(_labels)]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=100, json_schema_extra={"pattern": ONE_LINE}),
+    AfterValidator(one_line),
+]
+Labels = Annotated[
+    dict[str, str],
+    Field(
+        json_schema_extra={
+            "maxProperties": MAX_LABELS,
+            "propertyNames": {"pattern": f"^{_LABEL.pattern}$"},
+            "additionalProperties": {"type": "string", "maxLength": 256, "pattern": ONE_LINE},
+        }
+    ),
+    AfterValidator(_labels),
+]
 Page = Annotated[int, Field(ge=1, le=200)]
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from common.domain.workspace import ENV_NAME
-from common.entrypoints.models.base import Body, JsonObject
+from common.entrypoints.models.base import WHOLE, Body, JsonObject
 
 MAX_SCHEMA: Final = 64 * 1024  # it is one argument of claude's; Linux takes 128 KiB
 MAX_SCHEMA_DEPTH: Final = 32
@@ -188,7 +188,7 @@ class ClaudeOptions(Body):
     allowed_tools: Tools = Field(default_factory=list)
     disallowed_tools: Tools = Field(default_factory=list)
     append_system_prompt: Annotated[str, Field(min_length=1), AfterValidator(_text)] | None = None
-    max_turns: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_turns: Annotated[int, Field(ge=1, le=1000), WHOLE] | None = None
     max_budget_usd: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
     partial_messages: bool = False
     json_schema: Annotated[JsonObject, AfterValidator(_schema)] | None = None

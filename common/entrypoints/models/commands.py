@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, TypeAdapter, model_validator
 
 from common.domain import git_arguments, identifiers, mcp
 from common.domain.command import Kind, NewCommand, Priority, Timeouts
@@ -16,12 +16,13 @@ from common.domain.project import NAME
 from common.domain.session import SESSION_ID
 from common.domain.workspace import ENV_NAME, SHELL_OWNED
 from common.entrypoints import strict_json
-from common.entrypoints.models.base import Body, Labels, Page, Query
+from common.entrypoints.models.base import WHOLE, Body, Labels, Page, Query
 from common.entrypoints.models.claude import ClaudeOptions, ServerName, ServerSecrets
 
 MAX_SCRIPT: Final = 128 * 1024 - 1  # one argv element; longer ones are E2BIG on Linux
 MAX_PROMPT: Final = 512 * 1024
 MAX_ENV: Final = 64
+MAX_VALUE: Final = 32 * 1024
 _DAY: Final = 7 * 24 * 3600
 # Variables that make a program run other code, send its requests elsewhere, or are ours.
 _DENIED: Final = re.compile(
@@ -49,7 +50,7 @@ def _env(env: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name[:80]!r} is no variable name")
         if name in SHELL_OWNED or _DENIED.fullmatch(name):
             raise ValueError(f"{name} cannot be set")
-        if len(value.encode()) > 32 * 1024:
+        if len(value.encode()) > MAX_VALUE:
             raise ValueError(f"the value of {name} has more than 32 KiB")
     return env
 
@@ -67,10 +68,32 @@ def _inside(path: str) -> str:
     return path
 
 
-ProjectName = Annotated[str, AfterValidator(_project)]
-Env = Annotated[dict[str, str], AfterValidator(_env)]
+# Limits are in bytes of UTF-8; openapi.json can only count characters.
+ProjectName = Annotated[
+    str, Field(json_schema_extra={"pattern": f"^{NAME.pattern}$"}), AfterValidator(_project)
+]
+Env = Annotated[
+    dict[str, str],
+    Field(
+        json_schema_extra={
+            "maxProperties": MAX_ENV,
+            "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "maxLength": 128},
+            "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+        }
+    ),
+    AfterValidator(_env),
+]
 Argument = Annotated[str, AfterValidator(_small)]
-Seconds = Annotated[int, Field(ge=1, le=_DAY)]
+Folder = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1024,
+        json_schema_extra={"pattern": r"^(?!/)(?!([\s\S]*/)?\.\.(/|$))"},
+    ),
+    AfterValidator(_inside),
+]
+Seconds = Annotated[int, Field(ge=1, le=_DAY), WHOLE]
 PriorityName = Literal["low", "normal", "high", "urgent"]
 
 
@@ -88,7 +111,7 @@ class _Common(Body):
     priority: PriorityName = "normal"
     timeouts: TimeoutsBody = TimeoutsBody()
     env: Env = Field(default_factory=dict)
-    cwd: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_inside)] = "."
+    cwd: Folder = "."
     labels: Labels = Field(default_factory=dict)
     run_at: AwareDatetime | None = None
     if_busy: Literal["queue", "reject"] = "queue"
@@ -108,11 +131,36 @@ class _Common(Body):
         )
 
 
+def _only(given: str, left_out: str) -> dict[str, Any]:
+    return {given: {"not": {"type": "null"}}, left_out: {"type": "null"}}
+
+
 class ShellFields(_Common):
     """`script` runs as `sh -c`; `argv` runs as it is."""
 
-    script: Annotated[str, Field(min_length=1), AfterValidator(_small)] | None = None
-    argv: Annotated[list[Argument], Field(min_length=1, max_length=1024)] | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["script"], "properties": _only("script", "argv")},
+                {"required": ["argv"], "properties": _only("argv", "script")},
+            ]
+        }
+    )
+
+    script: (
+        Annotated[Argument, Field(min_length=1, json_schema_extra={"maxLength": MAX_SCRIPT})] | None
+    ) = None
+    argv: (
+        Annotated[
+            list[Argument],
+            Field(
+                min_length=1,
+                max_length=1024,
+                json_schema_extra={"prefixItems": [{"type": "string", "minLength": 1}]},
+            ),
+        ]
+        | None
+    ) = None
     streams: Literal["merged", "separate"] = "merged"
 
     @model_validator(mode="after")
@@ -136,7 +184,15 @@ def _git(args: list[str]) -> list[str]:
 class GitFields(_Common):
     """`args` come after `git`: a verb and options by their full names, from a closed list."""
 
-    args: Annotated[list[Argument], Field(min_length=1, max_length=1024), AfterValidator(_git)]
+    args: Annotated[
+        list[Argument],
+        Field(
+            min_length=1,
+            max_length=1024,
+            json_schema_extra={"prefixItems": [{"enum": list(git_arguments.VERBS)}]},
+        ),
+        AfterValidator(_git),
+    ]
     streams: Literal["merged", "separate"] = "merged"
 
     def command(self, project: str) -> NewCommand:
@@ -145,6 +201,21 @@ class GitFields(_Common):
 
 class SessionBody(Body):
     """Which claude session the command works in."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"properties": {"mode": {"const": "new"}, "id": {"type": "null"}}},
+                {
+                    "required": ["mode", "id"],
+                    "properties": {
+                        "mode": {"enum": ["resume", "fork"]},
+                        "id": {"type": "string", "pattern": f"^{SESSION_ID.pattern}$"},
+                    },
+                },
+            ]
+        }
+    )
 
     mode: Literal["new", "resume", "fork"] = "new"
     id: str | None = None

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from common.domain import identifiers
 from common.domain.keys import ApiKey, RateLimit
 from common.domain.scopes import ALL
-from common.entrypoints.models.base import Body, Name
+from common.entrypoints.models.base import WHOLE, Body, Name
 from common.entrypoints.models.commands import ProjectName
 
 
@@ -31,14 +31,20 @@ def _scope(name: str) -> str:
 
 
 class RateLimitBody(Body):
-    limit: Annotated[int, Field(ge=1, le=100_000)]
-    window_s: Annotated[int, Field(ge=1, le=86_400)]
+    limit: Annotated[int, Field(ge=1, le=100_000), WHOLE]
+    window_s: Annotated[int, Field(ge=1, le=86_400), WHOLE]
 
 
-Scopes = Annotated[list[Annotated[str, AfterValidator(_scope)]], Field(min_length=1, max_length=32)]
+Scope = Annotated[str, Field(json_schema_extra={"enum": list(ALL)}), AfterValidator(_scope)]
+Range = Annotated[
+    str,
+    Field(max_length=64, json_schema_extra={"pattern": "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"}),
+    AfterValidator(_network),
+]
+Scopes = Annotated[list[Scope], Field(min_length=1, max_length=32)]
 Projects = Annotated[list[ProjectName], Field(max_length=1000)]
-Addresses = Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=100)]
-MaxConcurrent = Annotated[int, Field(ge=1, le=1000)]
+Addresses = Annotated[list[Range], Field(max_length=100)]
+MaxConcurrent = Annotated[int, Field(ge=1, le=1000), WHOLE]
 
 
 class CreateKey(Body):
@@ -101,4 +107,4 @@ class UpdateKey(Body):
 class RotateKey(Body):
     """For how many seconds the old key still works."""
 
-    grace_s: Annotated[int, Field(ge=0, le=30 * 86_400)] = 86_400
+    grace_s: Annotated[int, Field(ge=0, le=30 * 86_400), WHOLE] = 86_400
