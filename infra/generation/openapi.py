@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
 
-from common.domain import errors
+from common.domain import errors, identifiers
 from common.domain.errors import RdevError
 from common.domain.project import NAME
 from common.entrypoints import problem
@@ -41,6 +41,7 @@ and takes yours if it is 1 to 64 of `A-Z a-z 0-9 _ . : -`."""
 
 _ID: Final = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
 _ID_PATTERN: Final = "^{}_[0-9a-f]{{32}}$"
+_TAG: Final = r'^(\*|"[!#-~]+")$'  # a list of them is possible too
 _PARAMETERS: Final = {
     "action": "only this action, such as `key.revoked`",
     "after": "like `Last-Event-ID`, for clients that cannot set it; the header wins",
@@ -110,6 +111,7 @@ _EXAMPLES: Final[tuple[RdevError, ...]] = (
     errors.PreconditionFailed("it has changed since; read it again"),
     errors.PreconditionRequired("send If-Match with the ETag of what you change"),
     errors.PayloadTooLarge("a body may have 1048576 bytes at most"),
+    errors.UriTooLong("an address may have 8192 bytes at most"),
     errors.UnsupportedMediaType("send the body as application/json"),
     errors.RangeNotSatisfiable("the stream has 6 bytes"),
     errors.InvalidField.one("scopes[0]", "unknown_scope", "scopes[0]: there is no such scope"),
@@ -264,12 +266,12 @@ def _path_parameters(function: Function, route: Route) -> Iterator[dict[str, Any
 
 
 def _pattern_of(name: str, example: str) -> dict[str, str]:
-    """What an id or a project's name looks like; other names have their own rules."""
+    """What an id or a project's name looks like; other names are text that fits into a path."""
     if name == "project":
         return {"pattern": f"^{NAME.pattern}$"}
-    if name == "id":
+    if _ID.fullmatch(example):
         return {"pattern": _ID_PATTERN.format(example[:3])}
-    return {}
+    return {"pattern": "^[^\\u0000-\\u001f\\u007f]+$"}
 
 
 def _query(route: Route) -> Iterator[dict[str, Any]]:
@@ -289,7 +291,9 @@ def _query(route: Route) -> Iterator[dict[str, Any]]:
 def _cursor_of(route: Route) -> dict[str, str]:
     """A cursor is the id of the last thing on a page (entrypoints/pages.py)."""
     last = str(route.answer_example["items"][-1].get("id", ""))
-    return {"pattern": _ID_PATTERN.format(last[:3])} if _ID.fullmatch(last) else {}
+    if not _ID.fullmatch(last):  # of sessions: they are found by their newest command
+        last = identifiers.COMMAND
+    return {"pattern": _ID_PATTERN.format(last[:3])}
 
 
 def _headers(route: Route) -> Iterator[dict[str, Any]]:
@@ -299,7 +303,7 @@ def _headers(route: Route) -> Iterator[dict[str, Any]]:
         yield _header("Idempotency-Key", meaning, schema)
     if route.conditional:
         meaning = "the ETag of what is changed, or `*` for whatever is there"
-        yield _header("If-Match", meaning, {"type": "string"})
+        yield _header("If-Match", meaning, {"type": "string", "pattern": _TAG})
     if waits(route):
         meaning = "`wait=N`: hold the answer until the command ends, N seconds (45) at most"
         yield _header("Prefer", meaning, {"type": "string"})
@@ -334,7 +338,7 @@ def statuses(route: Route) -> dict[int, str]:
     if route.signed:
         refusals |= {401}
     if route.query is not None:
-        refusals |= {400, 422}
+        refusals |= {400, 414, 422}
     if route.kind == "stream":
         refusals |= {400}
     if route.idempotent:

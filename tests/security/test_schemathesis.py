@@ -29,7 +29,22 @@ CONFIG = SchemathesisConfig.from_dict(
         "checks": {
             # What is invalid and too large besides is refused before it is read.
             "negative_data_rejection": {
-                "expected-statuses": [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, "5xx"]
+                "expected-statuses": [
+                    400,
+                    401,
+                    403,
+                    404,
+                    405,
+                    406,
+                    409,
+                    412,
+                    413,
+                    414,
+                    415,
+                    422,
+                    428,
+                    "5xx",
+                ]
             },
         },
     }
@@ -44,6 +59,17 @@ UNSAYABLE = {
     r"options\.json_schema": "that it is a JSON Schema of draft 7",
     r"options\.mcp_servers\..*": "a URL, a header's name, and the types of the servers",
     r"mcp_servers\..*": "likewise, in a retry",
+    r"url": "which addresses are no receivers (common/domain/receivers.py)",
+    r"headers": "a header's name, and those that are rdev's own",
+    r"(name|content|files.*)": "what claude reads is a file with frontmatter",
+}
+# Operations whose bodies are languages of their own, refused as a whole by 400 or 422.
+LANGUAGES = {
+    "POST /v1/events": "a CloudEvent is told by its headers or by its content type",
+    "POST /v1/events/github/{trigger}": "a delivery of GitHub, signed",
+    "POST /v1/triggers": "filters, and templates of commands",
+    "PATCH /v1/triggers/{id}": "likewise",
+    "POST /v1/triggers/{id}/test": "a CloudEvent",
 }
 
 DOCUMENT = str(ROOT / "functions" / "reference" / "openapi.json")
@@ -98,14 +124,22 @@ def check(rdev: Rdev, case: schemathesis.Case[Any]) -> None:
     try:
         case.validate_response(answer, checks, headers=headers, transport_kwargs=sent)
     except FailureGroup as group:
-        left = [error for error in group.exceptions if not _unsayable(error, answer)]
+        left = [error for error in group.exceptions if not _unsayable(error, case, answer)]
         if left:
             raise FailureGroup(left, group.message) from None
 
 
-def _unsayable(error: Exception, answer: Any) -> bool:
+def _unsayable(error: Exception, case: schemathesis.Case[Any], answer: Any) -> bool:
     """Whether it is refused, all of it, for reasons that the document gives in words only."""
-    if not isinstance(error, RejectedPositiveData) or answer.status_code != 422:
+    if not isinstance(error, RejectedPositiveData):
+        return False
+    if answer.status_code == 414:
+        return True  # a query of many values, each of which would do
+    if answer.status_code == 400 and "If-Match is an ETag in its quotes" in answer.text:
+        return True  # schemathesis writes no quotes into headers, whatever their pattern
+    if case.operation.label in LANGUAGES:
+        return answer.status_code in (400, 422)
+    if answer.status_code != 422:
         return False
     fields = [problem["field"] for problem in answer.json()["errors"]]
     return all(any(re.fullmatch(known, field) for known in UNSAYABLE) for field in fields)

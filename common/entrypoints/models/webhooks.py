@@ -20,7 +20,7 @@ from common.domain.webhooks import (
     header_problem,
 )
 from common.entrypoints import pages
-from common.entrypoints.models.base import Body, Moment, Page, Query, one_line
+from common.entrypoints.models.base import ONE_LINE, WHOLE, Body, Moment, Page, Query, one_line
 from common.entrypoints.models.commands import ProjectName
 from common.ports.webhooks import DeliveryFilter, Range
 
@@ -51,10 +51,16 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
 
 
 Url = Annotated[str, Field(min_length=1, max_length=receivers.MAX_URL), AfterValidator(_url)]
-Description = Annotated[str, Field(max_length=500), AfterValidator(one_line)]
-EventTypes = Annotated[
-    list[Annotated[str, AfterValidator(_event_type)]], Field(min_length=1, max_length=50)
+Description = Annotated[
+    str,
+    Field(max_length=500, json_schema_extra={"pattern": ONE_LINE}),
+    AfterValidator(one_line),
 ]
+EventType = Annotated[
+    str, Field(json_schema_extra={"enum": sorted(EVENT_TYPES)}), AfterValidator(_event_type)
+]
+EventTypes = Annotated[list[EventType], Field(min_length=1, max_length=50)]
+DeliveredType = Annotated[str, Field(json_schema_extra={"enum": sorted({*EVENT_TYPES, PING})})]
 Projects = Annotated[list[ProjectName], Field(min_length=1, max_length=1000)]
 HeaderValues = Annotated[dict[str, str], Field(max_length=MOST_HEADERS), AfterValidator(_headers)]
 
@@ -116,7 +122,7 @@ def _set(values: list[str] | None) -> frozenset[str] | None:
 class RotateWebhook(Body):
     """For how many seconds the old secret signs beside the new one."""
 
-    grace_s: Annotated[int, Field(ge=0, le=7 * 86_400)] = GRACE_S
+    grace_s: Annotated[int, Field(ge=0, le=7 * 86_400), WHOLE] = GRACE_S
 
 
 class RecoverWebhook(Body):
@@ -140,7 +146,7 @@ class ListWebhooks(Query):
 
 class ListDeliveries(Query):
     state: list[Literal["pending", "failed", "delivered", "dead"]] = Field(default_factory=list)
-    event_type: list[str] = Field(default_factory=list, max_length=50)
+    event_type: list[DeliveredType] = Field(default_factory=list, max_length=50)
     since: Moment | None = None
     until: Moment | None = None
     limit: Page = 50
