@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from common.domain.command import Command
+    from common.ports.approvals import Approvals
     from common.ports.audit import AuditLog
     from common.ports.claude_files import ClaudeFiles
     from common.ports.commands import CommandStore
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from common.ports.upkeep import Upkeep
     from common.ports.webhooks import Courier, DeliveryQueue, SenderBell, WebhookStore
     from common.ports.workspace import Workspace
+    from common.services.approve import Approve
     from common.services.authorise import Authorise
     from common.services.breaker import SharedBreakers
     from common.services.bury import Bury
@@ -138,6 +140,12 @@ class App:
         from common.adapters.postgres.projects import PgProjectStore
 
         return PgProjectStore(self.database)
+
+    @cached_property
+    def approvals(self) -> Approvals:
+        from common.adapters.postgres.approvals import PgApprovals
+
+        return PgApprovals(self.database)
 
     @cached_property
     def sessions(self) -> SessionStore:
@@ -352,6 +360,12 @@ class App:
         from common.services.cancel import Cancel
 
         return Cancel(self.read_commands, self.commands, self.relay, self.wakeups, self.bell)
+
+    @cached_property
+    def approve(self) -> Approve:
+        from common.services.approve import Approve
+
+        return Approve(self.read_commands, self.approvals, self.wakeups)
 
     @cached_property
     def reprioritise(self) -> Reprioritise:
@@ -596,6 +610,8 @@ class App:
             self.wakeups,
             self.settings.output_cap,
             self.settings.runs_hours * 3600,
+            self.approvals,
+            self.settings.approval_s,
         )
 
     @cached_property

@@ -90,6 +90,11 @@ class Settings:
         1 << 30,
         "bytes of output kept per command and stream; beyond it the cut is marked",
     )
+    approval_s: int = _setting(
+        "RDEV_APPROVAL_TIMEOUT_S",
+        900,
+        "seconds that a permission request of claude waits for an answer; then it is denied",
+    )
     max_body: int = _setting("RDEV_MAX_BODY", 1 << 20, "bytes of a request body at most")
     stream_max_age_s: int = _setting(
         "RDEV_STREAM_MAX_AGE_S", 300, "seconds after which a stream asks its client to reconnect"

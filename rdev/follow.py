@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rdev import events, exit_codes, sse
+from rdev.approving import wish
 from rdev.errors import OutcomeUnknown, StreamBroken, WrongUsage
 from rdev.events import CommandEvent
 from rdev.resources import Command
@@ -171,5 +172,7 @@ class Follower:
             text = event.data.get("message") or event.data.get("detail") or event.data
             self._console.say(f"warning: {printable(str(text))}")
         elif event.type == "approval" and event.data.get("state") == "pending":
-            tool = printable(str(event.data.get("tool_name")))
-            self._console.say(f"claude waits for somebody to approve {tool}")
+            self._console.warn(
+                f"claude asks to use {wish(event.data)}; answer with"
+                f" `rdev approvals allow {self._id}`, or `deny`"
+            )

@@ -13,6 +13,7 @@ import click
 
 from rdev import exit_codes
 from rdev.app import App
+from rdev.commands.approvals import approvals
 from rdev.commands.audit import audit
 from rdev.commands.cancel import cancel
 from rdev.commands.claude import claude
@@ -45,7 +46,7 @@ def cli() -> None:
 for _verb in (
     up, doctor, run, claude, git,
     ps, show, logs, wait, cancel, retry,
-    projects, sessions, queue, usage, keys, audit, login, whoami, migrate,
+    projects, sessions, approvals, queue, usage, keys, audit, login, whoami, migrate,
 ):  # fmt: skip
     cli.add_command(_verb)
 

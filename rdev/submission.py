@@ -6,10 +6,12 @@ run, claude, git and retry differ in what they ask for; everything after that is
 from __future__ import annotations
 
 import signal
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rdev import exit_codes
+from rdev.approving import Approver
 from rdev.errors import CliError, Interrupted, ReaderGone
 from rdev.follow import Follower
 from rdev.interrupts import Interrupts, Policy, Target, how_to_come_back
@@ -109,6 +111,8 @@ def cancel(api: Api, command_id: str, mode: str = "graceful") -> Command:
 
 def _follow(api: Api, command: Command, console: Console, mode: str) -> int:
     sink = sink_for(mode, command.kind, console, live=console.out_is_terminal)
+    if _can_ask(command, console, mode):
+        sink = Approver(sink, api, command.id, console, sys.stdin)
     if not (console.err_is_terminal and command.state in WAITING):
         followed = Follower(api, command.id, console, sink).run()
     else:
@@ -116,6 +120,13 @@ def _follow(api: Api, command: Command, console: Console, mode: str) -> int:
             followed = Follower(api, command.id, console, notice).run()
     explain(console, followed.command)
     return followed.exit_code
+
+
+def _can_ask(command: Command, console: Console, mode: str) -> bool:
+    """Whether somebody reads the question and can answer it."""
+    options = command.spec.get("options") or {}
+    asks = bool(options.get("approvals")) and mode == "text"
+    return asks and console.err_is_terminal and sys.stdin.isatty()
 
 
 def _reader_gone(api: Api, command: Command, console: Console, policy: Policy) -> None:

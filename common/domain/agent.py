@@ -11,6 +11,7 @@ given out a second time, and what it says is not lost.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +30,7 @@ from common.domain.events import (
 from common.domain.members import MAX_KEPT, MAX_MEMBER, Members, loads
 
 Line = dict[str, Any]
+REQUEST: Final = "control_request"
 MAX_PARSED: Final = 1024 * 1024
 _LONGEST_RESULT: Final = 256 * 1024  # the text of a longer one stays in the stream
 _ESCAPED: Final = 6  # bytes of JSON that one byte of a line can become: \u0000
@@ -76,6 +78,7 @@ class AgentLines:
         self.result = known.result
         # Its last word was a result: there is nothing left to do but to exit.
         self.at_rest = known.at_rest
+        self.requests: deque[Line] = deque()  # what claude asks, one for each event that is one
 
     @property
     def held(self) -> int:
@@ -108,6 +111,7 @@ class AgentLines:
                 return self._pieces(line)
             if _fits(line, value):
                 self.heed(value)
+                self._ask(value)
                 event = NewEvent(AGENT, line, "stdout", self._offset)
                 self._offset += len(line)
                 return [event]
@@ -137,10 +141,15 @@ class AgentLines:
         self.heed(whole)
         if self._offset <= self._told_until:
             return []
+        self._ask(whole)
         fields = {"type": said.get("type"), "uuid": said.get("uuid"), "size": line.size}
         place = {"stream": "stdout", "offset": line.start}
         said_of_it = {"truncated": True, "raw": said, "view": view(whole)}
         return [NewEvent.of(AGENT, fields | place | said_of_it)]
+
+    def _ask(self, line: Line) -> None:
+        if line.get("type") == REQUEST:
+            self.requests.append(line)
 
     def heed(self, line: Line) -> None:
         """Remember what a line says about the beginning or the end."""
@@ -187,6 +196,13 @@ class _LongLine:
         small = _small(value)
         is_result = value.get("type") == "result"
         return small, small if is_result and self.size > _LONGEST_RESULT else value
+
+
+def is_request(event: NewEvent) -> bool:
+    """Whether an event's line asks something of us."""
+    if event.type != AGENT or REQUEST.encode() not in event.data:
+        return False
+    return (line_in(event.stream, event.data) or {}).get("type") == REQUEST
 
 
 def line_in(stream: str | None, data: bytes) -> Line | None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from common.domain import git_arguments, mcp
+from common.domain.approval import prompt_line
 from common.domain.command import Command, Kind
 from common.domain.workspace import Argument, Job, PrivateFile, Streams
 
@@ -80,13 +81,17 @@ def job_for(
     env: dict[str, str],
     output_cap: int,
     mcp_secrets: mcp.Secrets | None = None,
+    approval_s: int = 0,
 ) -> Job:
     """The job of a command; `env` and `mcp_secrets` hold the unsealed values its caller gave.
+
+    `approval_s` is how long a permission request may wait.
 
     Raises ValueError for git arguments that are not allowed and for secrets that are not there.
     """
     spec = command.spec
     argv, stdin, own_env, inherit = _parts(command, mcp_secrets or {})
+    idle_s = command.timeouts.idle_s
     return Job(
         run_id=run_id(command.id),
         argv=argv,
@@ -95,12 +100,26 @@ def job_for(
         stdin=stdin,
         streams=_streams(command),
         run_timeout_s=command.timeouts.run_s,
-        idle_timeout_s=command.timeouts.idle_s,
+        # While somebody is asked claude is silent, and that is not idleness.
+        idle_timeout_s=idle_s + approval_s if idle_s is not None and asks(command) else idle_s,
         output_cap=output_cap,
         interrupt_first=command.kind is Kind.CLAUDE,
         inherit=inherit,
         session=_session_id(command) if command.kind is Kind.CLAUDE else "",
+        input_open=asks(command),
     )
+
+
+def asks(command: Command) -> bool:
+    """Whether claude asks for permissions, and its stdin stays open for the answers."""
+    options: dict[str, Any] = command.spec.get("options") or {}
+    return command.kind is Kind.CLAUDE and bool(options.get("approvals"))
+
+
+def prompt(command: Command) -> bytes:
+    """What a claude command's stdin begins with."""
+    text: str = command.spec["prompt"]
+    return prompt_line(text) if asks(command) else text.encode()
 
 
 def _streams(command: Command) -> Streams:
@@ -117,7 +136,7 @@ def _parts(
     if command.kind is Kind.CLAUDE:
         return (
             _claude(command, mcp_secrets),
-            spec["prompt"].encode(),
+            prompt(command),
             dict(_CLAUDE_ENV),
             _CLAUDE_INHERITS,
         )
@@ -138,6 +157,8 @@ def _claude(command: Command, mcp_secrets: mcp.Secrets) -> tuple[Argument, ...]:
     argv += [f"{flag}={','.join(options[o])}" for o, flag in _LISTS.items() if options.get(o)]
     if options.get("json_schema") is not None:
         argv.append(f"--json-schema={json.dumps(options['json_schema'])}")
+    if asks(command):
+        argv += ["--input-format", "stream-json", "--permission-prompt-tool", "stdio"]
     if options.get("partial_messages"):
         argv.append("--include-partial-messages")
     if servers := options.get("mcp_servers"):

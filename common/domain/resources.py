@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from common.domain import identifiers
+from common.domain.approval import Approval
 from common.domain.audit import AuditEntry
 from common.domain.command import Command, Priority, State, shown
 from common.domain.events import text_or_base64, timestamp
@@ -52,6 +54,21 @@ def command_resource(command: Command) -> dict[str, Any]:
             "output": f"{base}/output",
             "cancel": f"{base}/cancel",
         },
+    }
+
+
+def approval_resource(asked: Approval) -> dict[str, Any]:
+    """A permission request; its input is there as long as its command lives."""
+    return {
+        "tool_use_id": asked.tool_use_id,
+        "tool_name": asked.tool_name,
+        "input": json.loads(asked.input) if asked.input is not None else None,
+        "state": str(asked.state),
+        "message": asked.message,
+        "key_id": identifiers.show(identifiers.KEY, asked.key_id) if asked.key_id else None,
+        "requested_at": timestamp(asked.requested_at),
+        "expires_at": timestamp(asked.expires_at),
+        "decided_at": _time(asked.decided_at),
     }
 
 

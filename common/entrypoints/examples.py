@@ -72,6 +72,17 @@ KEY: Final[dict[str, Any]] = {
 }
 
 
+APPROVAL: Final[dict[str, Any]] = {
+    "tool_use_id": "toolu_01A09q90qw90lq917835lq9",
+    "tool_name": "Bash",
+    "input": {"command": "make deploy"},
+    "state": "pending",
+    "message": None,
+    "key_id": None,
+    "requested_at": "2026-01-01T00:00:00.000Z",
+    "expires_at": "2026-01-01T00:15:00.000Z",
+    "decided_at": None,
+}
 SESSION: Final[dict[str, Any]] = {
     "id": "0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69",
     "project": "demo",

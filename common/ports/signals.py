@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 OUTPUT: Final = "rdev_output"  # payload "<command hex> <project>": it has new events
-CONTROL: Final = "rdev_control"  # payload "<command hex>": a cancel was requested
+CONTROL: Final = "rdev_control"  # payload "<command hex>": a cancel, a decision
 
 
 class Signals(Protocol):

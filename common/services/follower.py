@@ -17,11 +17,11 @@ from typing import Final, TypeVar, cast
 
 from common.domain import mcp
 from common.domain.accounting import NOTHING, SessionTotal, bill, usage_event
-from common.domain.agent import AgentLines
+from common.domain.agent import AgentLines, is_request
 from common.domain.command import Kind, Reason, State
 from common.domain.errors import Unavailable
 from common.domain.events import TRUNCATED, USAGE, NewEvent
-from common.domain.launch import job_for, run_id
+from common.domain.launch import asks, job_for, prompt, run_id
 from common.domain.outcome import EMPTY_SHA256, RESULT_SEEN, Conclusion, conclude, lost, never_ran
 from common.domain.workspace import (
     ExitRecord,
@@ -39,10 +39,12 @@ from common.domain.workspace import (
     WorkspaceError,
     WorkspaceGone,
 )
+from common.ports.approvals import Approvals
 from common.ports.queue import Claim, LeaseLost, Queue
 from common.ports.sealer import Sealer
 from common.ports.workspace import Output, Workspace
 from common.services import telemetry
+from common.services.answering import Answering
 from common.services.ingest import Cutter, Ingest
 from common.services.relay import Relay
 from common.services.wakeups import Wakeups
@@ -89,6 +91,8 @@ class Follower:
         wakeups: Wakeups,
         output_cap: int,
         keep_runs_s: int = 24 * 3600,
+        approvals: Approvals | None = None,
+        approval_s: int = 900,
     ) -> None:
         self.claim = claim
         self.command = claim.command
@@ -102,6 +106,9 @@ class Follower:
         self._wakeups = wakeups
         self._cap = output_cap
         self._keep_runs_s = keep_runs_s
+        self._approvals = approvals
+        self._approval_s = approval_s
+        self._answering: Answering | None = None
         self._stop = threading.Event()
         self._cancel_lock = threading.Lock()
         self._cancel: tuple[str, str] | None = None
@@ -136,6 +143,11 @@ class Follower:
                 return
             self._killed = mode
         threading.Thread(target=self._kill, args=(mode, reason), daemon=True).start()
+
+    def news(self) -> None:
+        """Somebody may have decided what claude asked; called from any thread."""
+        if (answering := self._answering) is not None:
+            answering.wake()
 
     def tidy(self) -> None:
         """Let the workspace remove runs that ended long ago; it matters to nobody when it fails."""
@@ -212,7 +224,7 @@ class Follower:
             rdev__project__id=self.command.project,
         ):
             try:
-                job = job_for(self.command, env, self._cap, mcp_secrets)
+                job = job_for(self.command, env, self._cap, mcp_secrets, self._approval_s)
             except ValueError as error:  # nobody could ever start it
                 return self._refused(StartRefused("bad_job", str(error))), None
             try:
@@ -287,13 +299,16 @@ class Follower:
             reader.start()
         try:
             self._launched_now()
+            self._answer()
             self._mind(ingest)
             while (events := ingest.batch()) is not None:
-                self._append(events)
+                self._take(events)
                 self._mind(ingest)
         finally:
             ingest.abort()
             self._wake()
+            if self._answering is not None:
+                self._answering.close()
             self._close_outputs()
             for reader in readers:
                 reader.join()
@@ -378,6 +393,37 @@ class Follower:
             output.close()
         return output
 
+    def _answer(self) -> None:
+        """From now on what claude asks is answered, where it may ask."""
+        if self._approvals is None or not asks(self.command):
+            return
+        self._answering = Answering(
+            self._approvals,
+            self._workspace,
+            self.place,
+            self.run,
+            self.command.id,
+            self.token,
+            len(prompt(self.command)),
+            self._approval_s,
+        )
+        self._answering.start()
+
+    def _take(self, events: list[NewEvent]) -> None:
+        """Append what was read; a request among it is stored before its line counts as read."""
+        if self._answering is None or self._lines is None:
+            return self._append(events)
+        waiting: list[NewEvent] = []
+        for event in events:
+            if is_request(event):
+                if waiting:
+                    self._append(waiting)
+                self._answering.asked(self._lines.requests.popleft())
+                waiting = []
+            waiting.append(event)
+        self._append(waiting)
+        return None
+
     def _append(self, events: list[NewEvent]) -> None:
         mode = self._queue.append(self.command.id, self.token, events)
         self._pause = RETRY_S[0]
@@ -397,6 +443,8 @@ class Follower:
             return
         if lines.init is not None and self._unconnected():  # before it costs anything
             self._end_early(Reason.MCP_FAILED, ingest)
+        if lines.at_rest and self._answering is not None:
+            self._answering.rest()
         if not lines.at_rest:
             self._wake()
         elif self._resting is None:

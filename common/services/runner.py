@@ -232,10 +232,15 @@ class Runner:
             mine[command_id].stop()
 
     def _heard(self, _channel: str, payload: str) -> None:
-        """A cancel was requested somewhere; if it concerns this process, ask for it now."""
-        mine = {i.hex for i in self.following}
-        if mine and (not payload or payload in mine):
-            try:
-                self._renew()
-            except Unavailable as error:
-                log.warning("cancel waits for the heartbeat", detail=error.detail)
+        """Somebody wants something of a command: if it is followed here, look what it is now."""
+        with self._changed:
+            mine = {i.hex: f for i, f in self._followers.items()}
+        meant = list(mine.values()) if not payload else [mine[payload]] if payload in mine else []
+        if not meant:
+            return
+        try:
+            self._renew()
+        except Unavailable as error:
+            log.warning("cancel waits for the heartbeat", detail=error.detail)
+        for follower in meant:
+            follower.news()

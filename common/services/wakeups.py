@@ -48,7 +48,7 @@ class Wakeups:
         self._later(lambda: self._signals.notify(signals.OUTPUT, payload))
 
     def control(self, command_id: UUID) -> None:
-        """A cancel was requested: the runner that follows the command listens."""
+        """A cancel or a decision: the runner that follows the command listens."""
         self._later(lambda: self._signals.notify(signals.CONTROL, command_id.hex))
 
     def forget(self, command_id: UUID) -> None:

@@ -1,16 +1,17 @@
-"""Commands: create, list, show, cancel, reprioritise, retry, and their stored output."""
+"""Commands: create, list, show, cancel, reprioritise, retry, approve; their stored output."""
 
 from __future__ import annotations
 
 from common.domain import identifiers
 from common.domain.command import Priority, State
-from common.domain.resources import command_resource
+from common.domain.resources import approval_resource, command_resource
 from common.entrypoints import examples, pages
 from common.entrypoints.call import Call, Later, Reply
 from common.entrypoints.function import Function, Scale
 from common.entrypoints.models.commands import (
     CancelBody,
     CreateCommand,
+    DecisionBody,
     ListCommands,
     OutputQuery,
     PriorityBody,
@@ -21,7 +22,7 @@ from common.ports.commands import Filter
 
 function = Function(
     name="commands",
-    summary="Create, list, show, cancel, reprioritise and retry commands; read their output",
+    summary="Create, list, show, cancel, reprioritise, retry and approve commands; read their output",
     prefixes=("/v1/commands",),
     scale=Scale(maximum=10),
     secret_keys=True,
@@ -87,6 +88,22 @@ def retry(call: Call, body: RetryBody) -> Reply | Later:
         call.path["id"], body.env, secrets, call.caller, call.origin, call.idempotency
     )
     return answered(call, again)
+
+
+@function.get("/v1/commands/{id}/approvals", summary="What claude asked for permission to do there",
+              scope="commands:read", answer="ApprovalPage", answer_example=examples.page_of(examples.APPROVAL))  # fmt: skip
+def approvals(call: Call) -> Reply:
+    found = call.app.approve.list(call.path["id"], call.caller)
+    return Reply({"items": [approval_resource(a) for a in found], "next_cursor": None})
+
+
+@function.post("/v1/commands/{id}/approvals/{tool_use_id}", summary="Allow or deny what claude asked for",
+               scope="approvals:write", body=DecisionBody, body_example={"decision": "allow"},
+               others={409: "It was decided before, or too late"}, answer="Approval", answer_example=examples.APPROVAL | {"state": "allowed"})  # fmt: skip
+def decide(call: Call, body: DecisionBody) -> Reply:
+    act = call.app.approve.allow if body.decision == "allow" else call.app.approve.deny
+    decided = act(call.path["id"], call.path["tool_use_id"], body.message, call.caller, call.origin)
+    return Reply(approval_resource(decided))
 
 
 @function.get("/v1/commands/{id}/output", summary="Stored output as plain text, from an offset",

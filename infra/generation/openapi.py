@@ -70,6 +70,7 @@ _PARAMETERS: Final = {
 }
 _PATH_PARAMETERS: Final = {
     ("commands", "id"): ("cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69", "the command's id"),
+    ("commands", "tool_use_id"): ("toolu_01A09q90qw90lq917835lq9", "claude's id of the tool use"),
     ("stream", "id"): ("cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69", "the command's id"),
     ("keys", "id"): ("key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60", "the key's id"),
     ("webhooks", "id"): ("whk_0190f3c2a4b87c0e9a5d1f2e3c4b5a80", "the webhook's id"),
@@ -89,6 +90,7 @@ _EVENTS: Final[dict[str, type[BaseModel]]] = {
     "state": resources.StateEvent,
     "output": resources.OutputEvent,
     "agent": resources.AgentEvent,
+    "approval": resources.ApprovalEvent,
     "usage": resources.UsageEvent,
     "truncated": resources.TruncatedEvent,
     "gap": resources.GapEvent,

@@ -54,6 +54,11 @@ def _claude_options(function: F) -> F:
         click.option("--json-schema", type=TEXT, help="Schema of the answer: JSON, or @FILE."),
         click.option("--mcp-servers", type=TEXT, help="MCP servers by name: JSON, or @FILE."),
         click.option("--require-mcp", is_flag=True, help="Fail when an MCP server does not start."),
+        click.option(
+            "--approvals",
+            is_flag=True,
+            help="Ask before each use of a tool that is not allowed; here, on a terminal.",
+        ),
         click.option("--partial-messages", is_flag=True, help="Stream messages as they grow."),
     ]
     for option in reversed(options):

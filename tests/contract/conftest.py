@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from common.adapters.memory.approvals import MemoryApprovals
 from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.commands import MemoryCommandStore
 from common.adapters.memory.dead_letters import MemoryDeadLetters
@@ -26,6 +27,7 @@ from common.adapters.memory.state import MemoryState
 from common.adapters.memory.status import MemoryStatus
 from common.adapters.memory.triggers import MemoryTriggerStore
 from common.adapters.memory.upkeep import MemoryUpkeep
+from common.adapters.postgres.approvals import PgApprovals
 from common.adapters.postgres.audit import PgAuditLog
 from common.adapters.postgres.commands import PgCommandStore
 from common.adapters.postgres.dead_letters import PgDeadLetters
@@ -46,6 +48,7 @@ from common.domain.events import OUTPUT, NewEvent
 from common.domain.identifiers import new_id
 from common.domain.keys import ApiKey, Caller, RateLimit, hash_of, new_key, prefix_of
 from common.domain.project import FoundProject
+from common.ports.approvals import Approvals
 from common.ports.audit import AuditLog
 from common.ports.commands import CommandStore, Firing, Idempotency, Origin, Submitted
 from common.ports.dead_letters import DeadLetters
@@ -88,6 +91,7 @@ class World:
     triggers: TriggerStore
     dead_letters: DeadLetters
     sessions: SessionStore
+    approvals: Approvals
     pass_time: Callable[[float], None]
     pause: Callable[[str, bool], None]
     _listening: list[Listening] = field(default_factory=list)
@@ -234,6 +238,7 @@ def memory_world() -> World:
         MemoryTriggerStore(state),
         MemoryDeadLetters(state),
         MemorySessionStore(state),
+        MemoryApprovals(state),
         pass_time,
         pause,
     )
@@ -244,6 +249,7 @@ _MOMENTS = {
     "commands": ("run_at", "queue_deadline", "created_at", "started_at", "finished_at"),
     "command_runs": ("lease_until",),
     "api_keys": ("expires_at", "last_used_at"),
+    "approvals": ("requested_at", "expires_at"),
     "outbox": ("created_at", "next_at"),
     "idempotency": ("created_at",),
     "audit_log": ("at",),
@@ -284,6 +290,7 @@ def postgres_world(db: Database) -> World:
         PgTriggerStore(db),
         PgDeadLetters(db),
         PgSessionStore(db),
+        PgApprovals(db),
         pass_time,
         pause,
     )

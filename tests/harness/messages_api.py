@@ -1,14 +1,16 @@
 """A stand-in for the Messages API on loopback, so that tests run the real claude with no model.
 
-It answers what a script says, turn by turn: a text, or a tool call; the last answer repeats. Each
-request body is kept. Streaming events have the shape that the public API documents.
+It answers what a script says, turn by turn: a text, or a tool call; the last answer repeats. Or a
+function of the request says it, where several ask at once. Each request body is kept. Streaming
+events have the shape that the public API documents.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -31,7 +33,7 @@ class MessagesApi:
     """The running stand-in. `url` is for ANTHROPIC_BASE_URL."""
 
     def __init__(self, turns: list[Turn]) -> None:
-        self.turns = turns
+        self.turns: list[Turn] | Callable[[dict[str, Any]], Turn] = turns
         self.requests: list[dict[str, Any]] = []
         self.hold: threading.Event | None = None  # answers wait for it
         self._lock = threading.Lock()
@@ -83,10 +85,15 @@ class MessagesApi:
             "CLAUDE_CONFIG_DIR": home,
         }
 
+    def _turn(self, request: dict[str, Any]) -> Turn:
+        if callable(self.turns):
+            return self.turns(request)
+        return self.turns[min(len(self.requests), len(self.turns) - 1)]
+
     def answer(self, request: dict[str, Any]) -> Iterator[str]:
         """The stream of one answer."""
         with self._lock:
-            turn = self.turns[min(len(self.requests), len(self.turns) - 1)]
+            turn = self._turn(request)
             self.requests.append(request)
         if self.hold is not None:
             self.hold.wait(HOLD_S)
@@ -96,6 +103,15 @@ class MessagesApi:
         delta = {"stop_reason": reason, "stop_sequence": None}
         yield _event("message_delta", delta=delta, usage={"output_tokens": 7})
         yield _event("message_stop")
+
+
+def touches(request: dict[str, Any]) -> Turn:
+    """For several claudes at once: each wants to run the `touch NAME` of its prompt, then stops."""
+    said = json.dumps(request["messages"])
+    found = re.search(r"touch [\w.-]+", said)
+    if '"tool_result"' in said or found is None:
+        return text("done")
+    return tool("Bash", command=found[0], description="x")
 
 
 def _message(request: dict[str, Any]) -> dict[str, Any]:

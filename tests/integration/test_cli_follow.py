@@ -381,14 +381,14 @@ def test_says_what_the_server_warns_of_and_what_claude_waits_for(
 ) -> None:
     """Warnings and open approvals reach the person, without steering the terminal."""
     wire = block(1, "warning", message="the disk is\x1b[2J nearly full")
-    wire += block(2, "approval", state="pending", tool_name="Bash")
+    shown = {"command": "rm\x1b[2J -r /", "n": 1}
+    wire += block(2, "approval", state="pending", tool_name="Bash", input=shown)
     wire += block(3, "approval", state="allowed", tool_name="Bash") + block(4, "end", **ended())
     server.on("GET", STREAM, sse(wire))
     follow(server, listener, pauses)
-    assert listener.said == [
-        "warning: the disk is[2J nearly full",
-        "claude waits for somebody to approve Bash",
-    ]
+    assert listener.said == ["warning: the disk is[2J nearly full"]
+    answer_with = f"answer with `rdev approvals allow {COMMAND_ID}`, or `deny`"
+    assert listener.warned == [f"claude asks to use Bash: rm[2J -r / 1; {answer_with}"]
 
 
 def test_an_event_without_end_is_a_server_fault(

@@ -37,6 +37,7 @@ from tests.integration.cli_server import (
 STREAM = f"/v1/streams/commands/{COMMAND_ID}"
 CANCEL = f"/v1/commands/{COMMAND_ID}/cancel"
 RDEV = [sys.executable, "-m", "rdev"]
+SESSION = "0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69"
 
 
 @pytest.fixture
@@ -124,12 +125,12 @@ def test_run_submits_what_was_typed(server: ScriptedServer, tmp_path: Path) -> N
         (["git", "status"], {"kind": "git", "args": ["status"], "streams": "separate"}),
         (["claude", "-p", "demo", "Fix it"], {"kind": "claude", "prompt": "Fix it"}),
         (
-            ["claude", "--session", "s1", "--fork", "--max-turns", "3", "--allowed-tool", "Bash",
+            ["claude", "--session", SESSION, "--fork", "--max-turns", "3", "--allowed-tool", "Bash",
              "--json-schema", '{"type": "object"}', "--", "-x"],
             {
                 "kind": "claude",
                 "prompt": "-x",
-                "session": {"mode": "fork", "id": "s1"},
+                "session": {"mode": "fork", "id": SESSION},
                 "options": {
                     "max_turns": 3,
                     "allowed_tools": ["Bash"],
@@ -347,12 +348,12 @@ def test_a_reader_that_leaves_cancels_where_nobody_can_be_asked(
 def start(
     server: ScriptedServer, tmp_path: Path, *argv: str, **more: Any
 ) -> subprocess.Popen[bytes]:
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    streams = {"stdin": subprocess.DEVNULL, **pipes, **more}
     return subprocess.Popen(
         [*RDEV, *argv],
         env=environment(server, tmp_path, NO_COLOR="1"),
         cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
         **streams,
     )
 
@@ -429,6 +430,9 @@ class Terminal:
             ready, _, _ = select.select([self._outside], [], [], 30)
             assert ready, f"{wanted!r} did not come; there is {self.text!r}"
             self.text += os.read(self._outside, 4096).decode()
+
+    def type(self, text: str) -> None:
+        os.write(self._outside, text.encode())
 
     def close(self) -> None:
         os.close(self._outside)
@@ -509,6 +513,36 @@ def test_says_why_a_command_waits(
         server.on("GET", STREAM, replay(blocks))
         terminal.read_until("started")
         assert process.wait(timeout=60) == 0
+
+
+def test_claude_asks_on_a_terminal(
+    server: ScriptedServer, tmp_path: Path, terminal: Terminal
+) -> None:
+    """What claude wants is shown and asked; the answer is sent, and one that is too late said."""
+    running = command("running", kind="claude", spec={"options": {"approvals": True}})
+    server.on("POST", "/v1/commands", answer(running, 202))
+    path = f"/v1/commands/{COMMAND_ID}/approvals/toolu_"
+    server.on("POST", f"{path}1", answer({"state": "denied"}))
+    server.on("POST", f"{path}2", problem(409, "conflict", "it is allowed already"))
+    wire = b"".join(
+        block(n, "approval", state="pending", tool_use_id=f"toolu_{n}", tool_name="Bash",
+              input={"command": f"touch {n}"}) for n in (1, 2)
+    )  # fmt: skip
+    server.on("GET", STREAM, sse(wire + block(3, "end", **ended(kind="claude"))))
+    argv = ["claude", "-p", "demo", "--approvals", "Go"]
+    streams = {"stderr": terminal.inside, "stdin": terminal.inside}
+    with start(server, tmp_path, *argv, **streams) as process:
+        terminal.read_until("claude asks to use Bash: touch 1")
+        terminal.read_until("allow it?")
+        terminal.type("maybe\nn Ask first.\n")
+        terminal.read_until("denied")
+        terminal.read_until("touch 2")
+        terminal.type("Y\n")
+        terminal.read_until("it is allowed already")
+        assert process.wait(timeout=60) == 0
+    assert server.of("POST", "/v1/commands")[0].json["options"] == {"approvals": True}
+    [first] = server.of("POST", f"{path}1")
+    assert first.json == {"decision": "deny", "message": "Ask first."}
 
 
 def test_retry_follows_the_new_command(server: ScriptedServer, tmp_path: Path) -> None:

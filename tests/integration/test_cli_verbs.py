@@ -696,6 +696,36 @@ def test_queues_are_listed_paused_and_resumed(
     ]
 
 
+ASKED = {
+    "tool_use_id": "toolu_1", "tool_name": "Bash", "input": {"command": "make deploy"},
+    "state": "pending", "expires_at": "2100-01-01T00:00:00.000Z", "decided_at": None,
+}  # fmt: skip
+APPROVALS = f"{COMMAND}/approvals"
+
+
+def test_requests_are_listed_allowed_and_denied(
+    server: ScriptedServer, capfdbinary: Captured
+) -> None:
+    """The only pending one needs no name; of several one is named."""
+    done = ASKED | {"tool_use_id": "toolu_0", "state": "denied", "input": None}
+    server.on("GET", APPROVALS, page(done, ASKED))
+    server.on("POST", f"{APPROVALS}/toolu_1", answer(ASKED | {"state": "allowed"}))
+    assert main(["approvals", "ls", COMMAND_ID]) == 0
+    _, first, second = capfdbinary.readouterr().out.decode().splitlines()
+    assert first.split()[:2] == ["toolu_0", "denied"]
+    assert second.split()[:2] == ["toolu_1", "pending"]
+    assert second.endswith("Bash: make deploy")
+    assert main(["approvals", "allow", COMMAND_ID]) == 0
+    assert main(["approvals", "deny", COMMAND_ID, "toolu_1", "--message", "No."]) == 0
+    sent = [seen.json for seen in server.of("POST", f"{APPROVALS}/toolu_1")]
+    assert sent == [{"decision": "allow"}, {"decision": "deny", "message": "No."}]
+    server.on("GET", APPROVALS, page(ASKED, ASKED | {"tool_use_id": "toolu_2"}))
+    assert main(["approvals", "allow", COMMAND_ID]) == 64
+    assert b"toolu_1, toolu_2" in capfdbinary.readouterr().err
+    server.on("GET", APPROVALS, page(done))
+    assert main(["approvals", "allow", COMMAND_ID]) == 64
+
+
 SESSION = "0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69"
 
 

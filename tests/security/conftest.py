@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import common.bootstrap
+from common.adapters.memory.approvals import MemoryApprovals
 from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.claude_files import MemoryClaudeFiles
 from common.adapters.memory.commands import MemoryCommandStore
@@ -59,6 +60,7 @@ class House:
                 "oversight": MemoryOversight(self.state),
                 "projects": projects,
                 "relay": fakes.FakeRelay(),
+                "approvals": MemoryApprovals(self.state),
                 "sessions": MemorySessionStore(self.state),
                 "sealer": fakes.FakeSealer(),
                 "triggers": MemoryTriggerStore(self.state),

@@ -30,6 +30,8 @@ TABLE = {
     "POST /v1/commands/{id}/cancel": ANY_COMMAND,
     "POST /v1/commands/{id}/retry": ANY_COMMAND,
     "GET /v1/commands/{id}/output": {"commands:read"},
+    "GET /v1/commands/{id}/approvals": {"commands:read"},
+    "POST /v1/commands/{id}/approvals/{tool_use_id}": {"approvals:write"},
     "POST /v1/keys": {"keys:admin"},
     "POST /v1/events": {"events:write"},
     "GET /v1/events/dead-letters": {"triggers:write"},
@@ -112,5 +114,5 @@ def path_of(route: Route) -> str:
     kinds = {"keys": "key", "webhooks": "whk"}
     kind = kinds.get(route.path.split("/")[2], "cmd")
     nobody = "0" * 32
-    names = {"project": "demo", "kind": "commands", "name": "deploy"}
+    names = {"project": "demo", "kind": "commands", "name": "deploy", "tool_use_id": "t"}
     return route.path.format_map({"id": f"{kind}_{nobody}", "delivery": f"dlv_{nobody}"} | names)

@@ -14,6 +14,7 @@ import structlog
 from starlette.types import ASGIApp
 
 import common.bootstrap
+from common.adapters.memory.approvals import MemoryApprovals
 from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.claude_files import MemoryClaudeFiles
 from common.adapters.memory.dead_letters import MemoryDeadLetters
@@ -114,6 +115,7 @@ class Api:
                 "signals": self.signals,
                 "bell": self.bell,
                 "tailer": self.tailer,
+                "approvals": MemoryApprovals(self.audit_state),
                 "sessions": MemorySessionStore(self.audit_state),
                 "webhooks": self.webhooks,
                 "delivery_queue": self.delivery_queue,

@@ -33,7 +33,7 @@ def test_has_the_verbs_of_the_design() -> None:
         "up", "doctor", "migrate", "run", "claude", "git", "ps", "show", "logs", "wait", "cancel",
         "retry", "projects ls", "projects show", "keys create", "keys ls", "keys revoke",
         "keys show", "keys update", "keys rotate", "audit ls", "usage",
-        "sessions ls", "sessions show",
+        "sessions ls", "sessions show", "approvals ls", "approvals allow", "approvals deny",
         "queue ls", "queue pause", "queue resume", "audit export", "audit verify",
         "login", "whoami",
     }  # fmt: skip

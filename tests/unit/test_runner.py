@@ -26,12 +26,16 @@ class FakeFollower:
         self.command = claim.command
         self.token = claim.token
         self.cancels: list[tuple[str, str]] = []
+        self.told = 0
         self.stopped = False
         self.tidied = 0
         self.error: Exception | None = None
         self.ends_on_cancel = False
         self._queue = queue
         self._over = threading.Event()
+
+    def news(self) -> None:
+        self.told += 1
 
     def follow(self) -> bool:
         assert self._over.wait(20)
@@ -318,7 +322,7 @@ def test_a_worker_says_that_it_is_alive(world: World) -> None:
 
 @pytest.mark.parametrize("payload", ["mine", "", "other"])
 def test_a_cancel_that_is_heard_is_asked_for_at_once(world: World, payload: str) -> None:
-    """Its own commands only, and after a reconnection all of them."""
+    """Its own commands only, and after a reconnection all of them; a decision likewise."""
     [row] = world.add()
     world.runner.ring("demo")
     world.queue.request_cancel(row)
@@ -326,6 +330,7 @@ def test_a_cancel_that_is_heard_is_asked_for_at_once(world: World, payload: str)
     world.runner._heard(signals.CONTROL, text)
     expected = [] if payload == "other" else [("graceful", "user")]
     assert world.follower_of(row).cancels == expected
+    assert world.follower_of(row).told == len(expected)
 
 
 def test_a_cancel_that_is_heard_while_the_database_is_away_waits(world: World) -> None:
@@ -339,6 +344,7 @@ def test_a_cancel_that_is_heard_while_the_database_is_away_waits(world: World) -
     world.queue.heartbeat = away  # type: ignore[method-assign]
     world.runner._heard(signals.CONTROL, row.command.id.hex)
     assert world.follower_of(row).cancels == []
+    assert world.follower_of(row).told == 1, "a decision needs no lease"
 
 
 # -- the end of the process ----------------------------------------------------------------------

@@ -13,10 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+from common.domain import approval
+from common.domain.approval import Approval, ApprovalState
 from common.domain.audit import AuditEntry
 from common.domain.command import ACTIVE, Command, State
 from common.domain.errors import FieldError, InvalidField, InvalidRequest
-from common.domain.events import END, STATE, Event, NewEvent, dumps, timestamp
+from common.domain.events import APPROVAL, END, STATE, Event, NewEvent, dumps, timestamp
 from common.domain.identifiers import COMMAND, KEY, WEBHOOK, new_id, parse, show
 from common.domain.keys import ApiKey, Caller
 from common.domain.project import FoundProject
@@ -51,6 +53,9 @@ class CommandRow:
     cancel_mode: str | None = None
     cancel_reason: str | None = None
     events: list[StoredEvent] = field(default_factory=list)
+    approvals: dict[str, Approval] = field(default_factory=dict)  # by claude's request id
+    inputs: dict[str, bytes] = field(default_factory=dict)  # likewise, in the order of sending
+    sent: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -275,8 +280,20 @@ class MemoryState:
             row.command, state=state, outcome=copied(outcome), finished_at=self.clock()
         )
         row.sealed_env, row.lease_until = None, None
+        self._close_approvals(row)
         self.append(row, NewEvent(END, b"{}"), self.transaction())
         self.announce(row.command, str(state), event, outcome)
+
+    def _close_approvals(self, row: CommandRow) -> None:
+        """Nobody will answer any more, and what claude wanted to do goes with its command."""
+        for request_id, asked in row.approvals.items():
+            if asked.state is ApprovalState.PENDING:
+                expired = replace(asked, state=ApprovalState.EXPIRED, decided_at=self.clock())
+                told = NewEvent(APPROVAL, dumps(approval.event(expired)))
+                self.append(row, told, self.transaction())
+                row.approvals[request_id] = expired
+            row.approvals[request_id] = replace(row.approvals[request_id], input=None)
+        row.inputs.clear()
 
     def _live(self) -> list[CommandRow]:
         return [row for row in self.by_id() if row.command.state in ACTIVE]

@@ -191,6 +191,7 @@ class ClaudeOptions(Body):
     max_turns: Annotated[int, Field(ge=1, le=1000), WHOLE] | None = None
     max_budget_usd: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
     partial_messages: bool = False
+    approvals: bool = False
     json_schema: Annotated[JsonObject, AfterValidator(_schema)] | None = None
     mcp_servers: Servers = Field(default_factory=dict)
     require_mcp: bool = False

@@ -327,6 +327,13 @@ class PriorityBody(Body):
     priority: PriorityName
 
 
+class DecisionBody(Body):
+    """`message` is kept with the decision; of a denial claude reads it too."""
+
+    decision: Literal["allow", "deny"]
+    message: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+
+
 class RetryBody(Body):
     """Secret values are not kept: a retry of a command that had some sends them again."""
 

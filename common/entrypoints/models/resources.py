@@ -222,6 +222,29 @@ class Session(Resource):
     last_used_at: AwareDatetime
 
 
+class Approval(Resource):
+    """A permission request of claude's."""
+
+    tool_use_id: str
+    tool_name: str
+    input: Annotated[
+        dict[str, Any] | None, Field(description="of the tool; null when the command has ended")
+    ]
+    state: Literal["pending", "allowed", "denied", "expired"]
+    message: Annotated[str | None, Field(description="of whoever decided; claude reads it if no")]
+    key_id: Annotated[KeyId | None, Field(description="who decided")]
+    requested_at: AwareDatetime
+    expires_at: Annotated[AwareDatetime, Field(description="then it is denied")]
+    decided_at: AwareDatetime | None
+
+
+class ApprovalPage(Resource):
+    """A command's requests as they came; there is one page."""
+
+    items: list[Approval]
+    next_cursor: None
+
+
 class SessionPage(Resource):
     """Sessions, the last used first."""
 
@@ -763,6 +786,23 @@ class AgentEvent(Resource):
     type: str | None = None
     uuid: str | None = None
     size: int | None = None
+    at: AwareDatetime
+
+
+class ApprovalEvent(Resource):
+    """`event: approval`: claude asks for a permission, or it was decided.
+
+    `truncated`: the input is too large for an event, `GET …/approvals` has it.
+    """
+
+    seq: int
+    tool_use_id: str
+    tool_name: str
+    input: dict[str, Any] | None
+    truncated: bool = False
+    state: Literal["pending", "allowed", "denied", "expired"]
+    message: str | None
+    expires_at: AwareDatetime
     at: AwareDatetime
 
 
