@@ -430,3 +430,29 @@ def test_a_long_line_that_is_no_object_has_no_type(size: int) -> None:
     """It passes through as well."""
     said = json.loads(run(b"x" * size, [])[0][-1].data)
     assert (said["type"], said["uuid"], said["size"], said["raw"]) == (None, None, size, {})
+
+
+def test_a_request_is_kept_for_its_answer() -> None:
+    """One for each event that is one, in their order, however long its line is."""
+    ask = {"type": "control_request", "request_id": "r1", "request": {"subtype": "can_use_tool"}}
+    long = ask | {"request_id": "r2", "pad": "x" * 100_000}
+    longest = ask | {"request_id": "r3", "request": {"input": "x" * MAX_PARSED}}
+    values = (ask, {"type": "assistant", "a": ask}, long, longest)
+    data = b"".join(dumps(value) + b"\n" for value in values)
+    lines = AgentLines()
+    events = lines.feed(data)
+    told = [module.is_request(event) for event in events if event.type == "agent"]
+    assert told == [True, False, True, True]
+    assert [request["request_id"] for request in lines.requests] == ["r1", "r2", "r3"]
+    assert lines.requests[1]["request"] == ask["request"]
+    assert "request" not in lines.requests[2]
+
+
+def test_a_request_that_was_stored_is_not_asked_again() -> None:
+    """Who reads a long result once more passes over what came before the stored end."""
+    ask = dumps({"type": "control_request", "request_id": "r1", "request": {}}) + b"\n"
+    result = dumps({"type": "result", "result": "x" * 100_000}) + b"\n"
+    known = AgentState(line_start=len(result) + len(ask), reread=0)
+    lines = AgentLines(len(result) + len(ask), known)
+    assert lines.feed(result + ask) == []
+    assert list(lines.requests) == []
