@@ -40,7 +40,7 @@ PROJECT_ROUTES = [
 def path_of(route: Route, **values: str) -> str:
     delivery = "dlv_" + "0" * 32
     plain = {"id": "cmd_" + "0" * 32, "delivery": delivery, "project": "other"}
-    plain |= {"kind": "commands", "name": "deploy", "trigger": "trg_0"}
+    plain |= {"kind": "commands", "name": "deploy", "trigger": "trg_0", "tool_use_id": "t"}
     values = plain | values
     return route.path.format_map(values)
 
