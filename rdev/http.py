@@ -123,9 +123,13 @@ class Api:
         """GET that the server may hold until the resource has ended (RFC 7240, `Prefer: wait`)."""
         return self._request("GET", path, headers={"Prefer": f"wait={seconds}"})
 
-    def delete(self, path: str) -> Answer:
+    def delete(self, path: str, *, if_match: str | None = None) -> Answer:
         """DELETE; a 404 on a repetition is the success whose answer was lost."""
-        return self._request("DELETE", path, gone_is_done=True)
+        return self._request("DELETE", path, headers=_condition(if_match), gone_is_done=True)
+
+    def put(self, path: str, body: Mapping[str, Any], *, if_match: str) -> Answer:
+        """PUT over one version; a repetition of what was done already is done again in peace."""
+        return self._request("PUT", path, content=_encoded(body), headers=_condition(if_match))
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         """POST to something that is harmless to ask twice (cancel)."""
@@ -290,6 +294,14 @@ def _client(server: Server, key: str | None) -> httpx.Client:
 def _size(headers: Mapping[str, str]) -> int | None:
     text = headers.get(SIZE_HEADER, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _condition(if_match: str | None) -> dict[str, str]:
+    """If-Match; an ETag may be given without its quotes."""
+    if if_match is None:
+        return {}
+    bare = if_match == "*" or if_match.endswith('"')
+    return {"If-Match": if_match if bare else f'"{if_match}"'}
 
 
 def _encoded(body: Mapping[str, Any] | None) -> bytes | None:

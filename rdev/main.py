@@ -17,6 +17,7 @@ from rdev.commands.approvals import approvals
 from rdev.commands.audit import audit
 from rdev.commands.cancel import cancel
 from rdev.commands.claude import claude
+from rdev.commands.config import config
 from rdev.commands.doctor import doctor
 from rdev.commands.git import git
 from rdev.commands.keys import keys
@@ -46,7 +47,7 @@ def cli() -> None:
 for _verb in (
     up, doctor, run, claude, git,
     ps, show, logs, wait, cancel, retry,
-    projects, sessions, approvals, queue, usage, keys, audit, login, whoami, migrate,
+    projects, config, sessions, approvals, queue, usage, keys, audit, login, whoami, migrate,
 ):  # fmt: skip
     cli.add_command(_verb)
 

@@ -60,6 +60,8 @@ def _list(value: object) -> list[Any]:
 
 
 def _field(error: dict[str, Any]) -> str:
+    if isinstance(error.get("line"), int):
+        return printable(f"line {error['line']}: {error.get('message')}")
     return printable(f"{error.get('field', '?')}: {error.get('message') or error.get('code')}")
 
 

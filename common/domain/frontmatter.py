@@ -53,6 +53,8 @@ def parse(text: str) -> Frontmatter:
         return _read(block)
     except _Broken as broken:
         complaint = Complaint("invalid_yaml", broken.message, broken.line)
+        if not broken.syntax:
+            return Frontmatter(present=True, complaints=(complaint,))
     try:
         guess = _read(_mended(block))
     except _Broken:
@@ -97,10 +99,13 @@ def _block(text: str) -> str | None:
 
 
 class _Broken(Exception):
-    def __init__(self, message: str, line: int) -> None:
+    """`syntax`: no parser would take it, so that claude guesses."""
+
+    def __init__(self, message: str, line: int, *, syntax: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.line = line
+        self.syntax = syntax
 
 
 class _Loader(yaml.SafeLoader):
@@ -131,7 +136,7 @@ def _read(block: str) -> Frontmatter:
         complaints = list(_refused(block))
         root = yaml.compose(block, _Loader)
     except yaml.YAMLError as error:
-        raise _Broken(*_said(error)) from None
+        raise _Broken(*_said(error), syntax=True) from None
     if root is None:
         return Frontmatter(present=True)
     if not isinstance(root, yaml.MappingNode):

@@ -35,7 +35,8 @@ def test_has_the_verbs_of_the_design() -> None:
         "keys show", "keys update", "keys rotate", "audit ls", "usage",
         "sessions ls", "sessions show", "approvals ls", "approvals allow", "approvals deny",
         "queue ls", "queue pause", "queue resume", "audit export", "audit verify",
-        "login", "whoami",
+        "config ls", "config get", "config put", "config rm", "config validate",
+        "config effective", "login", "whoami",
     }  # fmt: skip
     assert wanted == {" ".join(path) for path in NAMES}
 
