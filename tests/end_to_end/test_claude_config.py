@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +12,7 @@ import httpx
 import pytest
 
 from infra.local.claude import path_with_claude
+from rdev.main import main
 from tests.harness.messages_api import MessagesApi, stand_in, text
 from tests.harness.running import Rdev
 
@@ -181,26 +179,29 @@ def test_what_was_written_is_what_claude_has(claude: Rdev, model: MessagesApi) -
     assert {name: actions[name] for name in expected} == expected
 
 
-def test_the_command_line_does_the_same(claude: Rdev, tmp_path: Path) -> None:
+def test_the_command_line_does_the_same(
+    claude: Rdev,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """A skill's folder goes there, comes back the same, and is removed."""
-    skill = tmp_path / "skill"
+    skill, back = tmp_path / "skill", tmp_path / "back"
     (skill / "bin").mkdir(parents=True)
     (skill / "SKILL.md").write_text("---\nname: cli\ndescription: Reads with care\n---\nRead.\n")
     (skill / "bin" / "run").write_bytes(b"#!/bin/sh\n\xff\0")
     (skill / "bin" / "run").chmod(0o755)
+    for name, value in (("URL", claude.url), ("API_KEY", claude.key), ("PROJECT", "demo")):
+        monkeypatch.setenv(f"RDEV_{name}", value)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
     def rdev(*arguments: str) -> str:
-        environment = {"RDEV_URL": claude.url, "RDEV_API_KEY": claude.key, "RDEV_PROJECT": "demo"}
-        done = subprocess.run(
-            [sys.executable, "-m", "rdev", "config", *arguments],
-            cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout
+        assert main(["config", *arguments]) == 0
+        return capfd.readouterr().out
 
-    assert rdev("put", "skills", "cli", "skill") == "skills/cli created\n"
+    assert rdev("put", "skills", "cli", str(skill)) == "skills/cli created\n"
     assert "cli" in rdev("ls", "skills")
-    rdev("get", "skills", "cli", "--to", "back")
-    back = tmp_path / "back"
+    rdev("get", "skills", "cli", "--to", str(back))
     for path in ("SKILL.md", "bin/run"):
         assert (back / path).read_bytes() == (skill / path).read_bytes()
         assert (back / path).stat().st_mode == (skill / path).stat().st_mode
