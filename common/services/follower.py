@@ -469,8 +469,11 @@ class Follower:
         """Kill until it got through: nobody else asks again. (An adopter comes to it by itself.)"""
         while not ingest.aborted:
             try:
+                # INT lets a claude that works end its tools; one that is done needs no such time.
+                working = reason != RESULT_SEEN
+                mode = KillMode.GRACEFUL if working else KillMode.SHUTDOWN
                 self._workspace.kill(
-                    self.place, self.run, KillMode.GRACEFUL, str(reason), interrupt_first=True
+                    self.place, self.run, mode, str(reason), interrupt_first=working
                 )
                 return
             except WorkspaceError as error:

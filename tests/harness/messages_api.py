@@ -1,14 +1,15 @@
 """A stand-in for the Messages API on loopback, so that tests run the real claude with no model.
 
-It answers what a script says, turn by turn: a text, or a tool call; the last answer repeats. Or a
-function of the request says it, where several ask at once. Each request body is kept. Streaming
-events have the shape that the public API documents.
+It answers what a script says, turn by turn: a text, a tool call, an error, or nothing at all; the
+last answer repeats. Or a function of the request says it, where several ask at once. Each request
+body is kept. Streaming events have the shape that the public API documents.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,22 @@ def tool(name: str, **arguments: Any) -> Turn:
     return {"type": "tool_use", "id": "toolu_1", "name": name, "input": arguments}
 
 
+def refusal(status: int, kind: str, words: str) -> Turn:
+    """The API answers with an error."""
+    return {"type": "error", "status": status, "error": {"type": kind, "message": words}}
+
+
+HANGS: Turn = {"type": "hangs"}  # the model begins to answer and never goes on
+
+
+class _Server(ThreadingHTTPServer):
+    """A claude that is killed leaves its connections broken; that is no news."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class MessagesApi:
     """The running stand-in. `url` is for ANTHROPIC_BASE_URL."""
 
@@ -36,6 +53,7 @@ class MessagesApi:
         self.turns: list[Turn] | Callable[[dict[str, Any]], Turn] = turns
         self.requests: list[dict[str, Any]] = []
         self.hold: threading.Event | None = None  # answers wait for it
+        self.ending = threading.Event()
         self._lock = threading.Lock()
         api = self
 
@@ -48,11 +66,28 @@ class MessagesApi:
                     return self._reply(404, "application/json", b"{}")
                 if "count_tokens" in self.path:
                     return self._reply(200, "application/json", b'{"input_tokens": 1}')
-                events = "".join(api.answer(json.loads(body)))
+                request = json.loads(body)
+                turn = api.turn(request)
+                if turn["type"] == "error":
+                    said = {"type": "error", "error": turn["error"]}
+                    return self._reply(
+                        turn["status"], "application/json", json.dumps(said).encode()
+                    )
+                if turn is HANGS:
+                    return self._begin(request)
+                events = "".join(answer(request, turn))
                 return self._reply(200, "text/event-stream", events.encode())
 
             def do_GET(self) -> None:
                 self._reply(404, "application/json", b"{}")
+
+            def _begin(self, request: dict[str, Any]) -> None:
+                self.close_connection = True
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream")
+                self.end_headers()
+                self.wfile.write(_event("message_start", message=_message(request)).encode())
+                api.ending.wait(HOLD_S)
 
             def _reply(self, status: int, kind: str, body: bytes) -> None:
                 self.send_response(status)
@@ -64,7 +99,7 @@ class MessagesApi:
             def log_message(self, *args: Any) -> None:
                 """Quiet: pytest shows what matters."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -73,6 +108,7 @@ class MessagesApi:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ending.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -90,19 +126,36 @@ class MessagesApi:
             return self.turns(request)
         return self.turns[min(len(self.requests), len(self.turns) - 1)]
 
-    def answer(self, request: dict[str, Any]) -> Iterator[str]:
-        """The stream of one answer."""
+    def turn(self, request: dict[str, Any]) -> Turn:
+        """What is answered now, when it is time."""
         with self._lock:
             turn = self._turn(request)
             self.requests.append(request)
         if self.hold is not None:
             self.hold.wait(HOLD_S)
-        yield _event("message_start", message=_message(request))
-        yield from _block(turn)
-        reason = "end_turn" if turn["type"] == "text" else "tool_use"
-        delta = {"stop_reason": reason, "stop_sequence": None}
-        yield _event("message_delta", delta=delta, usage={"output_tokens": 7})
-        yield _event("message_stop")
+        return turn
+
+
+def answer(request: dict[str, Any], turn: Turn) -> Iterator[str]:
+    """The stream of one answer."""
+    yield _event("message_start", message=_message(request))
+    yield from _block(turn)
+    reason = "end_turn" if turn["type"] == "text" else "tool_use"
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    yield _event("message_delta", delta=delta, usage={"output_tokens": 7})
+    yield _event("message_stop")
+
+
+def by_word(scripts: dict[str, list[Turn]]) -> Callable[[dict[str, Any]], Turn]:
+    """For several claudes at once: each conversation has the script whose word is in it."""
+
+    def turn(request: dict[str, Any]) -> Turn:
+        said = json.dumps(request["messages"])
+        turns = next(script for word, script in list(scripts.items()) if word in said)
+        done = sum(message["role"] == "assistant" for message in request["messages"])
+        return turns[min(done, len(turns) - 1)]
+
+    return turn
 
 
 def touches(request: dict[str, Any]) -> Turn:

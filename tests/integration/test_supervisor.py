@@ -901,6 +901,54 @@ def test_limits_of_time_end_a_run(
     assert record.signal is not None
 
 
+SESSION = "0190f3c2-a4b8-7c0e-9a5d-1f2e3c4b5a69"
+ASKED = '{"message":{"role":"user","content":"x"}}\n'
+ANSWERED = '{"message":{"role":"assistant","stop_reason":"end_turn"}}\n'
+
+
+def claude_job(bench: Bench, script: str, before: str = "", **more: object) -> Job:
+    """A job that keeps a transcript like claude's, as `$T`; `before` stands in it already."""
+    config = bench.folder / "it's config"
+    transcript = config / "projects" / "-a" / f"{SESSION}.jsonl"
+    transcript.parent.mkdir(parents=True, exist_ok=True)
+    transcript.write_text(before)
+    env = {"CLAUDE_CONFIG_DIR": str(config), "T": str(transcript)}
+    return bench.job(script, env=env, streams="separate", session=SESSION, **more)
+
+
+def test_a_transcript_that_grows_is_a_sign_of_life(bench: Bench) -> None:
+    """claude's stdout can be silent for long while it works, and stop although it works on."""
+    grows = 'for n in 1 2 3 4 5 6; do echo "$n" >>"$T"; sleep 0.2; done'
+    _, record = bench.run(claude_job(bench, grows, idle_timeout_s=0.6))
+    assert (record.reason, record.code) == ("exited", 0)
+
+
+def test_a_transcript_that_does_not_grow_is_none(bench: Bench) -> None:
+    """Whatever stood in it before."""
+    _, record = bench.run(claude_job(bench, "exec sleep 60", before=ASKED, idle_timeout_s=0.3))
+    assert record.reason == "idle_timeout"
+
+
+@pytest.mark.parametrize(
+    ("before", "written", "printed", "detail"),
+    [
+        ("", ASKED + ANSWERED, "", "answer_in_transcript"),
+        (ASKED + ANSWERED, ASKED + ANSWERED, "noise", "answer_in_transcript"),
+        (ASKED + ANSWERED, ASKED, "", ""),  # the answer is the one before
+        (ASKED + ANSWERED, "", "", ""),
+        ("", ASKED + ANSWERED, '{"type":"result"}', ""),
+        ("", "", "", ""),
+    ],
+)
+def test_an_answer_that_was_never_printed_is_noticed(
+    bench: Bench, before: str, written: str, printed: str, detail: str
+) -> None:
+    """claude's transcript has its last word, its stdout has no result."""
+    script = f"printf %s '{written}' >>\"$T\"; echo '{printed}'"
+    _, record = bench.run(claude_job(bench, script, before))
+    assert (record.reason, record.code, record.detail) == ("exited", 0, detail)
+
+
 def test_a_run_that_ends_in_time_leaves_no_watcher(bench: Bench) -> None:
     """Limits that were not reached leave nothing behind."""
     job = bench.job("echo x", run_timeout_s=3600.0, idle_timeout_s=3600.0)
