@@ -151,7 +151,7 @@ def by_word(scripts: dict[str, list[Turn]]) -> Callable[[dict[str, Any]], Turn]:
 
     def turn(request: dict[str, Any]) -> Turn:
         said = json.dumps(request["messages"])
-        turns = next(script for word, script in list(scripts.items()) if word in said)
+        turns: list[Turn] = next(s for word, s in list(scripts.items()) if word in said)
         done = sum(message["role"] == "assistant" for message in request["messages"])
         return turns[min(done, len(turns) - 1)]
 
