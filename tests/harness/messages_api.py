@@ -152,7 +152,7 @@ def by_word(scripts: dict[str, list[Turn]]) -> Callable[[dict[str, Any]], Turn]:
     def turn(request: dict[str, Any]) -> Turn:
         said = json.dumps(request["messages"])
         turns: list[Turn] = next(s for word, s in list(scripts.items()) if word in said)
-        done = sum(message["role"] == "assistant" for message in request["messages"])
+        done: int = sum(message["role"] == "assistant" for message in request["messages"])
         return turns[min(done, len(turns) - 1)]
 
     return turn
