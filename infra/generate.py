@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from infra.generation import capacity, command_line, declared, manifests, openapi, settings, tables
+from infra.generation import (
+    capacity,
+    command_line,
+    declared,
+    events,
+    manifests,
+    openapi,
+    settings,
+    tables,
+)
 
 # Folders where every file is generated, so one without a declaration is left over.
 _WHOLE: Final = (
@@ -33,6 +42,7 @@ def generated() -> dict[PurePosixPath, str]:
         **settings.files(),
         **tables.files(functions, declared.ROOT),
         **command_line.files(),
+        **events.files(),
     }
 
 

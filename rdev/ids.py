@@ -23,6 +23,11 @@ _MOST: Final = 10_000
 _SLACK: Final = 100
 """Ids made within one millisecond, or by servers whose clocks differ, are not in strict order."""
 _SHOWN: Final = 8
+_LISTED_BY: Final = {
+    "keys": "keys ls",
+    "webhooks": "webhooks ls",
+    "deliveries": "webhooks deliveries",
+}
 
 
 def command_id(api: Api, text: str) -> str:
@@ -47,6 +52,16 @@ def session_id(api: Api, project: str, text: str) -> str:
     if len(found) != 1:
         raise WrongUsage(_none_or_many(text, found), hint="`rdev sessions ls` lists them")
     return found[0]
+
+
+def webhook_id(api: Api, text: str) -> str:
+    """The id of the one webhook that `text` begins; raises WrongUsage for none or several."""
+    return _resolve(api, "/v1/webhooks", "whk", text)
+
+
+def delivery_id(api: Api, path: str, text: str) -> str:
+    """The id of the one delivery in the list at `path` that `text` begins; raises WrongUsage."""
+    return _resolve(api, path, "dlv", text)
 
 
 def _resolve(api: Api, path: str, kind: str, text: str) -> str:
@@ -87,4 +102,5 @@ def _none_or_many(wanted: str, found: list[str]) -> str:
 def _hint(path: str, found: list[str]) -> str:
     if found:
         return "type a few characters more"
-    return "`rdev keys ls` lists them" if path.endswith("keys") else "`rdev ps` lists them"
+    verb = next((verb for end, verb in _LISTED_BY.items() if path.endswith(end)), "ps")
+    return f"`rdev {verb}` lists them"

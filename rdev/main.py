@@ -34,6 +34,7 @@ from rdev.commands.show import show
 from rdev.commands.up import up
 from rdev.commands.usage import usage
 from rdev.commands.wait import wait
+from rdev.commands.webhooks import webhooks
 from rdev.commands.whoami import whoami
 from rdev.verb import Root
 
@@ -47,7 +48,8 @@ def cli() -> None:
 for _verb in (
     up, doctor, run, claude, git,
     ps, show, logs, wait, cancel, retry,
-    projects, config, sessions, approvals, queue, usage, keys, audit, login, whoami, migrate,
+    projects, config, sessions, approvals, queue, usage, keys, webhooks, audit,
+    login, whoami, migrate,
 ):  # fmt: skip
     cli.add_command(_verb)
 

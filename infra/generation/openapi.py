@@ -73,6 +73,10 @@ _PATH_PARAMETERS: Final = {
     ("commands", "tool_use_id"): ("toolu_01A09q90qw90lq917835lq9", "claude's id of the tool use"),
     ("stream", "id"): ("cmd_0190f3c2a4b87c0e9a5d1f2e3c4b5a69", "the command's id"),
     ("keys", "id"): ("key_0190f3c2a4b87c0e9a5d1f2e3c4b5a60", "the key's id"),
+    ("reference", "schema"): (
+        "ai.orchard9.rdev.command.succeeded.v1.json",
+        "the type of the event, and `.json`",
+    ),
     ("webhooks", "id"): ("whk_0190f3c2a4b87c0e9a5d1f2e3c4b5a80", "the webhook's id"),
     ("webhooks", "delivery"): ("dlv_0190f3c2a4b87c0e9a5d1f2e3c4b5a81", "the delivery's id"),
     ("claude_config", "project"): ("demo", "the project's name"),
@@ -374,7 +378,7 @@ def _response(route: Route, status: int, meaning: str, schemas: _Schemas) -> dic
         schema["description"] = "server-sent events; `x-events` has the schema of each `data`"
     elif route.answer:
         schema = schemas.of_model(getattr(resources, route.answer))
-    elif route.media_type == "application/json":
+    elif route.media_type.endswith(("/json", "+json")):
         schema = {"type": "object"}
     response["content"] = {route.media_type: {"schema": schema, "example": route.answer_example}}
     if route.kind == "stream":

@@ -23,6 +23,7 @@ OPEN = {
     ("health", "GET", "/metrics"): "not routed in public; counts only",
     ("reference", "GET", "/openapi.json"): "public documentation",
     ("reference", "GET", "/docs"): "public documentation",
+    ("reference", "GET", "/schemas/{schema}"): "public documentation",
     ("on_command_finished", "POST", "/"): "cluster-local doorbell without authority",
     ("on_command_queued", "POST", "/"): "cluster-local doorbell without authority",
     ("on_command_queued", "POST", "/follow"): "cluster-local, holds and changes nothing",

@@ -27,6 +27,7 @@ from common.adapters.memory.state import MemoryState
 from common.adapters.memory.status import MemoryStatus
 from common.adapters.memory.triggers import MemoryTriggerStore
 from common.adapters.memory.upkeep import MemoryUpkeep
+from common.adapters.memory.webhooks import MemoryDeliveryQueue, MemoryWebhookStore
 from common.adapters.postgres.approvals import PgApprovals
 from common.adapters.postgres.audit import PgAuditLog
 from common.adapters.postgres.commands import PgCommandStore
@@ -43,6 +44,7 @@ from common.adapters.postgres.signals import PgSignals
 from common.adapters.postgres.status import PgStatus
 from common.adapters.postgres.triggers import PgTriggerStore
 from common.adapters.postgres.upkeep import PgUpkeep
+from common.adapters.postgres.webhooks import PgDeliveryQueue, PgWebhookStore
 from common.domain.command import Kind, NewCommand, State
 from common.domain.events import OUTPUT, NewEvent
 from common.domain.identifiers import new_id
@@ -63,6 +65,7 @@ from common.ports.signals import Listening, Signals
 from common.ports.status import SystemStatus
 from common.ports.triggers import TriggerStore
 from common.ports.upkeep import Upkeep
+from common.ports.webhooks import DeliveryQueue, WebhookStore
 
 ORIGIN = Origin("req_test", "192.0.2.1", "192.0.2.2")
 SOURCE = "test"
@@ -90,6 +93,8 @@ class World:
     oversight: Oversight
     triggers: TriggerStore
     dead_letters: DeadLetters
+    webhooks: WebhookStore
+    deliveries: DeliveryQueue
     sessions: SessionStore
     approvals: Approvals
     pass_time: Callable[[float], None]
@@ -237,6 +242,8 @@ def memory_world() -> World:
         MemoryOversight(state),
         MemoryTriggerStore(state),
         MemoryDeadLetters(state),
+        MemoryWebhookStore(state),
+        MemoryDeliveryQueue(state),
         MemorySessionStore(state),
         MemoryApprovals(state),
         pass_time,
@@ -256,6 +263,11 @@ _MOMENTS = {
     "dead_letters": ("created_at",),
     "triggers": ("before_until",),
     "seen_events": ("at",),
+    "webhook_endpoints": ("created_at", "deleted_at"),
+    "webhook_health": ("failing_since", "rests_until"),
+    "webhook_secrets": ("expires_at",),
+    "webhook_events": ("at",),
+    "deliveries": ("next_at", "lease_until", "created_at"),
 }
 
 
@@ -289,6 +301,8 @@ def postgres_world(db: Database) -> World:
         PgOversight(db),
         PgTriggerStore(db),
         PgDeadLetters(db),
+        PgWebhookStore(db),
+        PgDeliveryQueue(db),
         PgSessionStore(db),
         PgApprovals(db),
         pass_time,

@@ -47,6 +47,7 @@ def public_requests(command_id: str) -> dict[str, Ask]:
         "reference": get("/openapi.json"),
         "stream": get(f"/v1/streams/commands/{command_id}"),
         "usage": get("/v1/usage"),
+        "webhooks": get("/v1/webhooks"),
     }
 
 

@@ -37,6 +37,9 @@ def test_has_the_verbs_of_the_design() -> None:
         "queue ls", "queue pause", "queue resume", "audit export", "audit verify",
         "config ls", "config get", "config put", "config rm", "config validate",
         "config effective", "login", "whoami",
+        "webhooks create", "webhooks ls", "webhooks show", "webhooks update", "webhooks rm",
+        "webhooks rotate", "webhooks ping", "webhooks deliveries", "webhooks redeliver",
+        "webhooks recover",
     }  # fmt: skip
     assert wanted == {" ".join(path) for path in NAMES}
 

@@ -37,10 +37,14 @@ PROJECT_ROUTES = [
 ]
 
 
+SCHEMA = "ai.orchard9.rdev.command.lost.v1.json"
+
+
 def path_of(route: Route, **values: str) -> str:
     delivery = "dlv_" + "0" * 32
     plain = {"id": "cmd_" + "0" * 32, "delivery": delivery, "project": "other"}
     plain |= {"kind": "commands", "name": "deploy", "trigger": "trg_0", "tool_use_id": "t"}
+    plain |= {"schema": SCHEMA}
     values = plain | values
     return route.path.format_map(values)
 
@@ -91,6 +95,7 @@ def test_routes_need_scopes_of_the_closed_list(name: str, route: Route) -> None:
     """Every route under /v1 has a scope; open ones are named here."""
     assert set(route.scopes) <= set(scopes.ALL)
     open_routes = {"/health", "/ready", "/metrics", "/openapi.json", "/docs", "/follow", "/"}
+    open_routes.add("/schemas/{schema}")
     assert bool(route.scopes) != (route.path in open_routes or route.signed)
 
 
