@@ -10,7 +10,12 @@ import pytest
 
 from tests.harness.running import ROOT, Rdev
 
-PAGES = ("README.md", "docs/quickstart.md", "docs/concepts/streams.md")
+PAGES = (
+    "README.md",
+    "docs/quickstart.md",
+    "docs/concepts/streams.md",
+    "docs/guides/claude-config.md",
+)
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

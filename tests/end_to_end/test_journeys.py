@@ -244,6 +244,32 @@ def test_a_project_stream_shows_every_command_and_resumes(rdev: Rdev) -> None:
     assert [e["data"] for e in rest] == [e["data"] for e in seen[1:]]
 
 
+def test_a_configuration_is_the_workspaces_own(rdev: Rdev) -> None:
+    """What is written there a command finds as a file; what a command changes is seen, by ETag."""
+    base, content = "/v1/claude-config/demo", "---\ndescription: Greets\n---\nSay hello.\n"
+    skill = "---\nname: reading\ndescription: Reads with care\n---\nRead.\n"
+    with rdev.client() as client:
+        made = client.post(f"{base}/commands", json={"name": "ops:hello", "content": content})
+        assert made.status_code == 201, made.text
+        body = {"name": "reading", "content": skill, "files": {"a/b": {"b64": "AP8="}}}
+        assert client.post(f"{base}/skills", json=body).status_code == 201
+        script = "cat commands/ops/hello.md; wc -c <skills/reading/a/b"
+        script += "; echo more >>commands/ops/hello.md"
+        changing = rdev.submit(script=f"cd .claude && {script}")
+        assert rdev.ended(changing["id"])["state"] == "succeeded"
+        assert rdev.output_of(changing["id"]).decode().split() == [*content.split(), "2"]
+        path = f"{base}/commands/ops:hello"
+        stale = {"if-match": made.headers["etag"]}
+        assert client.put(path, json={"content": content}, headers=stale).status_code == 412
+        shown = client.get(path)
+        assert shown.json()["content"] == content + "more\n"
+        effective = client.get(f"{base}/effective").json()["items"]
+        assert [item["effective"]["loaded"] for item in effective] == [True, True]
+        for one in (path, f"{base}/skills/reading"):
+            fresh = {"if-match": client.get(one).headers["etag"]}
+            assert client.delete(one, headers=fresh).status_code == 204
+
+
 def test_a_revoked_key_is_refused_from_the_next_request_on(rdev: Rdev) -> None:
     """After DELETE the key's requests are 401, with the same body as an unknown key's."""
     text = make_key(rdev, name="short-lived")
