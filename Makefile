@@ -71,9 +71,10 @@ check: .venv/.dev ## Run what CI runs besides the tests: style, types, layers, g
 	else echo "SKIPPED: no kubectl here, infra/base was not built"; fi
 
 .PHONY: soak
-soak: .venv/.dev ## Run the long forms of the storm and of the cold starts (RDEV_STORM, RDEV_COLD_STARTS)
+soak: .venv/.dev ## Run the long forms of storm, cold starts and webhooks (RDEV_STORM, RDEV_COLD_STARTS, RDEV_DROPPED)
 	RDEV_STORM=$${RDEV_STORM:-2000x50} RDEV_COLD_STARTS=$${RDEV_COLD_STARTS:-200} \
-		$(BIN)/python -m pytest -s tests/faults/test_storm.py tests/faults/test_cold_starts.py
+		RDEV_DROPPED=$${RDEV_DROPPED:-200x20} $(BIN)/python -m pytest -s \
+		tests/faults/test_storm.py tests/faults/test_cold_starts.py tests/faults/test_webhooks.py
 
 .PHONY: bench
 bench: .venv/.dev ## Measure: ratios of one run, with the absolute figures beside them

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from standardwebhooks import Webhook
 
+from rdev.main import main
 from tests.harness.receiver import Came, receiver
-from tests.harness.running import Rdev, until
+from tests.harness.running import ROOT, Rdev, until
+
+Captured = pytest.CaptureFixture[str]
 
 
 def make(rdev: Rdev, url: str, **body: Any) -> dict[str, Any]:
@@ -89,3 +100,108 @@ def test_what_a_disabled_webhook_missed_can_be_recovered(rdev: Rdev) -> None:
         assert client.post(f"{path}/ping").status_code == 202
         hook.wait(lambda came: came[-1].json["type"] == "webhook.ping")
         assert client.delete(path).status_code == 204
+
+
+def test_the_guides_receiver_takes_what_is_sent(rdev: Rdev, tmp_path: Path) -> None:
+    """As it stands on the page: it prints each event once, and refuses what is forged."""
+    page = (ROOT / "docs/guides/webhooks.md").read_text("utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    webhook = make(rdev, url, event_types=["command.succeeded"])
+    told = tmp_path / "told"
+    with told.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | {"WEBHOOK_SECRET": webhook["secret"], "PORT": str(port)},
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+        )
+    try:
+        until("it listens", lambda: _asked(url) == 400)
+        command = rdev.submit(script="true")
+        until("it was told", lambda: command["id"] in told.read_text())
+        assert told.read_text() == f"command.succeeded {command['id']}\n"
+        with rdev.client() as client:
+            until("it is delivered", lambda: deliveries(client, webhook, state="delivered"))
+            client.delete(f"/v1/webhooks/{webhook['id']}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _asked(url: str) -> int | None:
+    """What a receiver says to a forged request."""
+    forged = {"webhook-id": "evt_1", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
+    try:
+        return httpx.post(url, headers=forged, content=b"{}", trust_env=False).status_code
+    except httpx.TransportError:
+        return None
+
+
+class Cli:
+    """`rdev` in this process, against a running rdev."""
+
+    def __init__(self, rdev: Rdev, monkeypatch: pytest.MonkeyPatch, captured: Captured) -> None:
+        monkeypatch.setenv("RDEV_URL", rdev.url)
+        monkeypatch.setenv("RDEV_API_KEY", rdev.key)
+        self._captured = captured
+
+    def __call__(self, *argv: str, code: int = 0) -> str:
+        """What it prints; its errors when it is to fail."""
+        said = main(["webhooks", *argv])
+        out, err = self._captured.readouterr()
+        assert said == code, out + err
+        return out if code == 0 else out + err
+
+
+def test_the_command_line_does_all_of_it(
+    rdev: Rdev, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    """From create to rm; ids by their beginning."""
+    status = [200]
+    cli = Cli(rdev, monkeypatch, capfd)
+    monkeypatch.setenv("X-Token", "hidden")
+    with receiver(lambda _: (status[0], {}, b"said")) as hook:
+        args = ("--event", "command.succeeded", "--project", "demo", "--header", "X-Token")
+        secret = cli("create", hook.url, *args).strip()
+        assert secret.startswith("whsec_")
+        [id_] = [
+            i["id"] for i in json.loads(cli("ls", "-o", "json"))["items"] if i["url"] == hook.url
+        ]
+        assert id_ in cli("ls", "-q").split()
+        assert hook.url in cli("ls")
+        assert "X-Token" in cli("show", id_[:20])
+        assert "hidden" not in cli("show", id_, "-o", "json")
+        assert "200" in cli("ping", id_)
+        assert hook.came[-1].headers["x-token"] == "hidden"
+        command = rdev.submit(script="true")
+        hook.wait(lambda came: command["id"] in {c.json["data"]["id"] for c in came})
+        until(
+            "the log has it",
+            lambda: "command.succeeded" in cli("deliveries", id_, "--state", "delivered"),
+        )
+        listed = cli(
+            "deliveries", id_, "-o", "jsonl", "--event", "command.succeeded", "--since", "1h"
+        )
+        [delivery] = [json.loads(line)["id"] for line in listed.splitlines()]
+        assert "said" in cli("deliveries", id_, delivery)
+        count = len(hook.came)
+        assert "delivered" in cli("redeliver", id_, delivery)
+        assert len(hook.came) == count + 1
+        status[0] = 500
+        assert "500" in cli("redeliver", id_, delivery, code=1)
+        status[0] = 200
+        told = cli("recover", id_, "--since", "1h", "--include-delivered")
+        assert re.fullmatch(r"\d+ deliver(y|ies) on the way\n", told)
+        assert cli("rotate", id_, "--grace", "1h").startswith("whsec_")
+        shown = cli("update", id_, "--all-events", "--payload", "full", "--no-headers", "--disable")
+        assert "disabled (user)" in shown
+        assert "enable it first" in cli("ping", id_, code=64)
+        assert "nothing to change" in cli("update", id_, code=64)
+        assert "one thing or the other" in cli("update", id_, "--enable", "--disable", code=64)
+        assert "no moment" in cli("recover", id_, "--since", "yesterday", code=64)
+        assert "enabled" in cli("update", id_, "--enable", "--project", "demo")
+        assert cli("rm", id_) == f"{id_} deleted\n"
+        assert "there is no" in cli("show", id_, code=64)

@@ -37,6 +37,13 @@ def fine(_came: Came) -> tuple[int, dict[str, str], bytes]:
     return 200, {}, b"ok"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_args: object) -> None:
+        """A sender that was killed in the middle is no news."""
+
+
 class Receiver:
     """Listens until its block ends."""
 
@@ -63,8 +70,7 @@ class Receiver:
 
             def log_message(self, *_args: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
 
     def wait(self, check: Callable[[list[Came]], Any], what: str = "a webhook arrives") -> Any:
