@@ -129,18 +129,13 @@ class Tree:
 
 
 def found_of(definition: Definition) -> list[Found]:
-    """What is found once a definition is there; of a skill, two levels as a workspace shows it."""
+    """What is found once a definition is there; of a skill its folder and its SKILL.md."""
     front = beginning(definition.content.decode("utf-8", "surrogateescape"))
     size = len(definition.content)
     if definition.kind is not Kind.SKILLS:
         return [Found(definition.path, "file", size, front)]
-    name = definition.name
-    types = {p.partition("/")[0]: "folder" if "/" in p else "file" for p in definition.files}
-    return [
-        Found(name, "folder", front=""),
-        Found(f"{name}/{SKILL}", "file", size, front),
-        *(Found(f"{name}/{leaf}", type_, front="") for leaf, type_ in types.items()),
-    ]
+    main = f"{definition.name}/{SKILL}"
+    return [Found(definition.name, "folder", front=""), Found(main, "file", size, front)]
 
 
 def path_of(kind: Kind, name: str) -> str:

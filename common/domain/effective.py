@@ -17,7 +17,7 @@ from common.domain.frontmatter import Frontmatter, parse
 
 LINK: Final = "a symbolic link: claude may follow it, rdev does not"
 GUESSED: Final = "its YAML is broken; claude guesses what was meant"
-UNSEEN: Final = "rdev did not look into it"
+UNSEEN: Final = "there is more than rdev looks at"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Effect:
 def effects(tree: Tree) -> list[Effect]:
     """Everything that is there, by kind and path."""
     skills = list(_skills(tree.found.get(Kind.SKILLS, ())))
+    if Kind.SKILLS in tree.truncated:  # a folder's SKILL.md may be what was left out
+        skills = [s if s.shown else replace(s, loaded=None, reason=UNSEEN) for s in skills]
     taken = frozenset(s.name for s in skills if s.shown is not None)
     commands = list(_commands(tree.found.get(Kind.COMMANDS, ()), taken))
     agents = _without_doubles(list(_agents(tree.found.get(Kind.AGENTS, ()))))

@@ -20,6 +20,7 @@ from common.domain.claude_config import (
     Tree,
     path_of,
 )
+from common.domain.effective import printable
 from common.domain.workspace import Place, TransportLost, WorkspaceBroken
 from common.ports.claude_files import Item, Reading, Refused
 from common.ports.transport import Channel, Transport
@@ -154,9 +155,14 @@ class _Reader:
             self._expect("file")
         odd: list[str] = []
         while (text := self._take("odd ")) is not None:
-            odd.append(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+            odd.append(printable(text))
         large = self._take("large") is not None
-        parts = dict(self._parts())
+        parts: dict[str, File] = {}
+        for path, part in self._parts():
+            if path.isprintable():
+                parts[path] = part
+            else:
+                odd.append(printable(path))
         main = parts.pop(SKILL if kind is Kind.SKILLS else path_of(kind, name), None)
         if main is None and not large:
             odd.append(f"no {SKILL}")

@@ -37,7 +37,6 @@ bom=$(printf '\357\273\277')
 most_entries=1000        # of one kind; the answer says when there are more
 most_files=64            # of one skill
 most_bytes=524288        # of one skill, and so of everything that is shown whole
-most_file_bytes=262144   # of one file
 most_front_bytes=16384   # of what is looked at of a file for its frontmatter
 most_front_lines=500
 most_waits=100           # twentieths of a second for the lock
@@ -149,9 +148,9 @@ fingerprint() {
 verb_read() {
   alone
   (enter skills look && repair) >/dev/null
-  index commands 8
-  index skills 2
-  index agents 8
+  index commands
+  index skills
+  index agents
   if [ "$kind" != - ]; then
     say item
     (item)
@@ -159,18 +158,23 @@ verb_read() {
   say end
 }
 
-# entries DEPTH: size, mode and path of everything below, most_entries + 1 at most.
+# entries KIND: size, mode and path of everything below, most_entries + 1 at most. Of a skill only
+# whether it has a SKILL.md, however that is spelt.
 entries() {
-  find . -mindepth 1 -maxdepth "$1" -name "*$newline*" -prune -o -exec stat -c '%s %f %n' {} + 2>/dev/null |
+  case $1 in
+  skills) set -- -maxdepth 2 -path './*/*' ! -iname skill.md -prune -o ;;
+  *) set -- -maxdepth 8 ;; # deeper than anybody's folders, so that a loop of mounts ends
+  esac
+  find . -mindepth 1 "$@" -name "*$newline*" -prune -o -exec stat -c '%s %f %n' {} + 2>/dev/null |
     head -n $((most_entries + 1))
 }
 
-# index KIND DEPTH
+# index KIND
 index() {
   say "kind $1"
   (
     enter "$1" look || exit 0
-    entries "$2" | while IFS= read -r entry; do
+    entries "$1" | while IFS= read -r entry; do
       say "entry $entry"
       size=${entry%% *} rest=${entry#* }
       mode=${rest%% *} path=${rest#* ./}
@@ -232,7 +236,7 @@ item() {
 
 # parts: the files below the folder we stand in, or only that they are too many or too big.
 parts() {
-  [ -z "$(find . -name "*$newline*")" ] || say odd "a name with a line break"
+  [ -z "$(find . -name "*$newline*" -o -name '*\\*')" ] || say odd "a name that rdev cannot write"
   find . ! -type d ! -type f ! -name "*$newline*" | head -n 3 | while IFS= read -r entry; do
     say "odd ${entry#./}"
   done
@@ -279,7 +283,12 @@ verb_put() {
   exec 6>&-
   umask 022
   alone
-  enter "$kind" make && descend "$path" make
+  how=look
+  [ "$expected" != absent ] || how=make
+  enter "$kind" $how && descend "$path" $how || {
+    say differs absent
+    exit 0
+  }
   where=$PWD
   if [ "$kind" = skills ]; then
     repair

@@ -173,7 +173,7 @@ class ManageClaudeConfig:
         item = _changeable(_present(reading, place, wanted.kind, wanted.name))
         if keep_files:
             wanted = Definition(wanted.kind, wanted.name, wanted.content, item.definition.files)
-            _check(wanted, lenient=lenient)
+            _check(wanted, lenient=lenient, kept=True)
         if item.definition == wanted:
             return _view(reading.tree, wanted)
         before = item.definition.fingerprint
@@ -340,13 +340,22 @@ def _check_name(kind: Kind, name: str) -> None:
         raise InvalidField(errors)
 
 
-def _check(wanted: Definition, *, lenient: bool) -> None:
-    """Lenient lets frontmatter pass, never a name, a path or a size. Raises InvalidField."""
-    errors = [i for i in validate(wanted) if i.level == ERROR and not (lenient and i.line)]
+def _check(wanted: Definition, *, lenient: bool, kept: bool = False) -> None:
+    """Lenient lets frontmatter pass, never a name or a size, nor a path unless it is there already.
+
+    Raises InvalidField, and Conflict for paths that collide.
+    """
+    errors = [
+        issue
+        for issue in validate(wanted)
+        if issue.level == ERROR
+        and not (lenient and issue.line)
+        and not (kept and issue.code == "invalid_path")
+    ]
     if errors:
         raise InvalidField([issue.as_error() for issue in errors[:MOST_ERRORS]])
     paths = [SKILL, *wanted.files]
-    for path in wanted.files:
+    for path in () if kept else wanted.files:
         twin = collision(path, paths)
         if twin is not None:
             raise Conflict(f"files: some file systems cannot tell {path!r} and {twin!r} apart")

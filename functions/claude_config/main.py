@@ -36,6 +36,7 @@ def _shown(view: View, status: int = 200, headers: dict[str, str] | None = None)
 
 @function.get("/v1/claude-config/{project}/effective", scope=READ,
               summary="What claude will load of all that is there, and why not of the rest",
+              others={409: "The workspace would not be looked into"},
               answer="EffectiveConfig", answer_example=examples.EFFECTIVE)  # fmt: skip
 def effective(call: Call) -> Reply:
     found, tree = call.app.manage_claude_config.effective(call.path["project"], call.caller)

@@ -18,7 +18,7 @@ from common.adapters.workspace_local.transport import LocalTransport
 from common.domain.breaker import Thresholds
 from common.domain.claude_config import ABSENT, Definition, File, Found, Kind
 from common.domain.discovery import Life
-from common.domain.workspace import Place
+from common.domain.workspace import Place, TransportLost
 from common.ports.claude_files import ClaudeFiles, Refused
 from common.ports.dependencies import KUBERNETES
 from common.services.breaker import SharedBreakers
@@ -144,14 +144,7 @@ def test_everything_is_found_with_its_beginning(bench: Bench) -> None:
     assert commands["ops/deploy.md"].front == FRONT
     assert commands["ops/deploy.md"].size == len(COMMAND.content)
     skills = {f.path: f.type for f in tree.found[Kind.SKILLS]}
-    assert skills == {
-        "reading": "folder",
-        "reading/SKILL.md": "file",
-        "reading/all.bin": "file",
-        "reading/empty": "file",
-        "reading/notes": "folder",
-        "reading/scripts": "folder",
-    }
+    assert skills == {"reading": "folder", "reading/SKILL.md": "file"}
     [agent] = tree.found[Kind.AGENTS]
     assert agent.front == "---\nname: reviewer\n---\n"
     assert (tree.truncated, tree.blocked) == (frozenset(), {})
@@ -173,3 +166,18 @@ def test_a_link_is_neither_read_nor_written(bench: Bench, definition: Definition
         with pytest.raises(Refused) as refused:
             act()
         assert refused.value.code == "linked"
+
+
+@pytest.mark.parametrize("bench", ["pod"], indirect=True)
+@pytest.mark.parametrize("fault", ["exec_early_success", "exec_no_status", "exec_drop_every"])
+def test_a_wire_that_lies_is_a_lost_answer(bench: Bench, fake: FakeKubernetes, fault: str) -> None:
+    """Never "done", never half of what is there; what was done shows once the wire is whole."""
+    changed = Definition(Kind.COMMANDS, COMMAND.name, b"Two.\n")
+    bench.files.put(bench.place, COMMAND, ABSENT)
+    fake.fail(frame_bytes=8, **{fault: 1})
+    with pytest.raises(TransportLost):
+        bench.files.put(bench.place, changed, COMMAND.fingerprint)
+    with pytest.raises(TransportLost):
+        bench.files.read(bench.place)
+    fake.fail()
+    assert stored(bench, COMMAND) in (COMMAND, changed)

@@ -339,7 +339,22 @@ def test_what_is_no_plain_skill_is_shown_and_left_alone(plain: Bench) -> None:
     item = plain.files.read(plain.place, Kind.SKILLS, "reading").item
     assert item is not None
     assert item.definition == SKILL
-    assert item.odd == ("a name with a line break", "to")
+    assert item.odd == ("a name that rdev cannot write", "to")
+    (folder / "two\nlines").unlink()
+    (folder / "to").unlink()
+    (folder / "bytes\udcff").touch()
+    item = plain.files.read(plain.place, Kind.SKILLS, "reading").item
+    assert item is not None
+    assert (item.definition, item.odd) == (SKILL, ("bytes\\xff",))
+    (folder / "bytes\udcff").rename(folder / "has space.txt")
+    (folder / "SKILL.md").chmod(0o755)
+    item = plain.files.read(plain.place, Kind.SKILLS, "reading").item
+    assert item is not None
+    assert (item.odd, item.definition.files["has space.txt"]) == ((), File(b""))
+    changed = Definition(Kind.SKILLS, "reading", b"Two.\n", item.definition.files)
+    there = item.definition.fingerprint
+    assert plain.put(changed, there) == there
+    assert plain.stored(SKILL) == changed
     (folder / "big").write_bytes(bytes(600_000))
     large = plain.files.read(plain.place, Kind.SKILLS, "reading").item
     assert large is not None and large.large
@@ -369,6 +384,12 @@ def test_a_crowd_is_cut_and_said_so(plain: Bench) -> None:
     assert found["b\udcff.md"].front == "---\ndescription: x\n---\n"
     assert len(found["long.md"].front or "") <= 16 * 1024
     assert found["one-line.md"].front == ""
+
+
+def test_a_stale_change_makes_no_folders(plain: Bench) -> None:
+    """What is to be replaced and is not there leaves no trace."""
+    assert plain.put(COMMAND, COMMAND.fingerprint) == ABSENT
+    assert not plain.claude.exists()
 
 
 def test_a_workspace_that_is_not_there(plain: Bench) -> None:

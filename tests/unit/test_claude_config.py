@@ -133,7 +133,6 @@ def test_a_tree_is_as_if_it_were_written() -> None:
     assert found == {
         "x": ("folder", ""),
         "x/SKILL.md": ("file", front.decode()),
-        "x/a": ("folder", ""),
         "y": ("folder", ""),
         "y/SKILL.md": ("file", ""),
     }

@@ -138,6 +138,13 @@ def test_agents_go_by_their_frontmatter() -> None:
     assert shown(agents=found)["agents/a.md"] == "one two"
 
 
+def test_what_was_not_looked_at_is_not_judged() -> None:
+    """Of too many skills, one whose SKILL.md was not seen may have one."""
+    found = {Kind.SKILLS: (folder("a"), folder("b"), file("b/SKILL.md"))}
+    judged = {e.name: e.loaded for e in effects(Tree(found, frozenset({Kind.SKILLS})))}
+    assert judged == {"a": None, "b": True}
+
+
 def test_names_that_are_no_text_are_written_out() -> None:
     """An answer is JSON."""
     assert list(judged(commands=[file("b\udcff.md")])) == ["commands/b\\xff.md"]

@@ -168,6 +168,16 @@ def test_a_skills_other_files_stay_or_go(bench: Bench) -> None:
     assert bench.update(bare, "*").definition.files == {}
 
 
+def test_a_file_that_is_there_may_stay_whatever_its_name(bench: Bench) -> None:
+    """rdev would not write it anew, and does not take it away."""
+    there = Definition(SKILL.kind, SKILL.name, SKILL.content, {".hidden file": File(b"1")})
+    bench.files.put(bench.place, there, "absent")
+    bare = Definition(SKILL.kind, SKILL.name, SKILL.content + b"More.\n")
+    assert bench.update(bare, "*", keep_files=True).definition.files == there.files
+    with pytest.raises(InvalidField):
+        bench.update(there, "*")
+
+
 def test_strict_refuses_with_lines_and_lenient_writes(bench: Bench) -> None:
     """But no leniency with names, sizes and paths."""
     wrong = Definition(Kind.AGENTS, "abc", b"---\nname: abc\nmaxTurns: 0\n---\nx")
