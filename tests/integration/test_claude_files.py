@@ -120,27 +120,26 @@ def test_every_shell_writes_changes_and_removes(bench: Bench, definition: Defini
 # -- links -----------------------------------------------------------------------------------------
 
 PLANTED = {
-    "claude": ".claude",
-    "kind": ".claude/{kind}",
-    "parent": ".claude/commands/ops",
-    "leaf": ".claude/{kind}/{path}",
+    "claude": (".claude", COMMAND),
+    "kind": (".claude/skills", SKILL),
+    "parent": (".claude/commands/ops", COMMAND),
+    "file": (".claude/commands/ops/deploy.md", COMMAND),
+    "folder": (".claude/skills/reading", SKILL),
 }
 
 
 @pytest.mark.row(43, 44)
 @pytest.mark.parametrize("where", PLANTED)
-@BOTH
-def test_a_planted_link_is_not_followed(bench: Bench, definition: Definition, where: str) -> None:
+def test_a_planted_link_is_not_followed(bench: Bench, where: str) -> None:
     """Neither to write, nor to remove, nor to read what is behind it."""
-    if where == "parent" and definition.kind is not Kind.COMMANDS:
-        pytest.skip("not in its way")
+    place, definition = PLANTED[where]
     secret = "---\nname: secret\ndescription: secret\n---\nsecret"
     for name in ("SKILL.md", "reviewer.md", "deploy.md"):
         (bench.outside / name).write_text(secret)
     for kind in Kind:  # so that a link at any level leads to something that would do
         (bench.outside / kind).symlink_to(bench.outside)
     before = bench.escaped()
-    planted = bench.work / PLANTED[where].format(kind=definition.kind, path=definition.path)
+    planted = bench.work / place
     planted.parent.mkdir(parents=True, exist_ok=True)
     planted.symlink_to(bench.outside / "reviewer.md" if planted.suffix else bench.outside)
     for act in (
@@ -166,12 +165,12 @@ SWAPS = {
 
 
 @pytest.mark.row(44)
-@pytest.mark.parametrize("swap", SWAPS)
 @pytest.mark.parametrize(
-    ("tool", "changes"),
-    [("mv", False), ("mv", True), ("sha256sum", True)],
-    ids=["create", "update", "look"],
-)
+    ("tool", "changes", "swap"),
+    [("mv", False, "folder"), ("mv", True, "claude"), ("mv", True, "leaf"),
+     ("sha256sum", True, "folder")],
+    ids=["create", "update", "leaf", "look"],
+)  # fmt: skip
 @BOTH
 def test_what_is_swapped_in_between_leads_nowhere(
     bench: Bench, definition: Definition, changes: bool, tool: str, swap: str
@@ -230,7 +229,7 @@ def test_a_reader_sees_a_whole_skill(plain: Bench) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     now, then = SKILL, other
-    for _ in range(10):
+    for _ in range(5):
         assert plain.put(then, now.fingerprint) == now.fingerprint
         now, then = then, now
     done.set()
@@ -242,7 +241,7 @@ def test_a_reader_sees_a_whole_skill(plain: Bench) -> None:
 # -- death -----------------------------------------------------------------------------------------
 
 # Every step of a change that can be seen is a rename. All processes of the call die at the Nth.
-STRIKES = [(n, when) for n in range(1, 6) for when in ("before", "after")]
+STRIKES = [(number, when) for number in range(1, 5) for when in ("before", "after")]
 
 
 def strike(bench: Bench, number: int, when: str) -> None:
@@ -256,8 +255,11 @@ def strike(bench: Bench, number: int, when: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("number", "when"), STRIKES)
-@BOTH
+@pytest.mark.parametrize(
+    ("definition", "number", "when"),
+    [(COMMAND, *STRIKES[0]), (COMMAND, *STRIKES[1]), *((SKILL, *strike) for strike in STRIKES)],
+    ids=lambda value: str(getattr(value, "kind", value)),
+)
 def test_a_killed_change_leaves_the_old_or_the_new(
     plain: Bench, definition: Definition, number: int, when: str
 ) -> None:
@@ -265,14 +267,10 @@ def test_a_killed_change_leaves_the_old_or_the_new(
     plain.put(definition)
     changed = NEXT[definition.kind]
     strike(plain, number, when)
-    died = False
-    try:
+    with pytest.raises(TransportLost):
         plain.put(changed, definition.fingerprint)
-    except TransportLost:
-        died = True
-    assert died or number > len((plain.runs / "renames").read_text().splitlines())
     found = plain.stored(definition)
-    assert found in ((definition, changed) if died else (changed,))
+    assert found in (definition, changed)
     assert found is not None
     plain.tool("mv", 'exec $real "$@"')
     again = Definition(definition.kind, definition.name, b"Three.\n")
