@@ -16,11 +16,11 @@ from common.domain.workspace import Place, WorkspaceError
 
 
 class Refused(WorkspaceError):
-    """The workspace would not, and nothing was changed; `code` says why.
+    """The workspace would not, and nothing was changed unless it says `moved`.
 
-    Codes: `linked` (a link, or no plain file or folder, is in the way), `moved` (a folder was moved
-    while we were in it: what was done was done there), `missing` (no workspace), `busy` (somebody
-    else's turn), `failed` (it cannot be written).
+    Codes: `linked` (a link, or no plain file or folder, is in the way), `missing` (no workspace),
+    `busy` (somebody else's turn), `failed` (it cannot be written), `moved` (it was done, and in
+    that moment somebody moved the folder away or put something else there).
     """
 
     def __init__(self, code: str, detail: str) -> None:

@@ -329,7 +329,7 @@ put_file() {
     mv -fT "./$tmp" "./$leaf" && renamed=yes && same "$leaf"
   } 3<"./$tmp" && return 0
   [ -n "$renamed" ] || give_up "cannot write there"
-  refuse linked "$leaf was swapped for something else meanwhile"
+  refuse moved "$leaf was swapped for something else meanwhile"
 }
 
 give_up() {

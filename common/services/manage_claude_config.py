@@ -36,7 +36,7 @@ from common.domain.errors import (
     Unavailable,
 )
 from common.domain.keys import Caller
-from common.domain.workspace import Place, TransportLost, WorkspaceError
+from common.domain.workspace import Place, TransportLost, WorkspaceBroken, WorkspaceError
 from common.ports.audit import AuditLog
 from common.ports.claude_files import ClaudeFiles, Item, Reading, Refused
 from common.ports.commands import Origin
@@ -258,10 +258,10 @@ class ManageClaudeConfig:
 
         When the answer is lost, a look at the workspace may still tell that it was done.
         """
-        self._record([_entry(change, "begun")])
+        self._audit.record([_entry(change, "begun")])
         try:
             there = act()
-        except TransportLost as lost:
+        except (TransportLost, WorkspaceBroken) as lost:
             if not _tells(settled):
                 self._record_end(change, "unknown")
                 raise Unavailable(
@@ -272,13 +272,11 @@ class ManageClaudeConfig:
                 ) from lost
             there = change.before
         except WorkspaceError as error:
-            self._record_end(change, "not_done")
+            moved = isinstance(error, Refused) and error.code == "moved"
+            self._record_end(change, "unknown" if moved else "not_done")
             raise _ours(error) from error
         self._record_end(change, _DONE[change.verb] if there == change.before else "not_done")
         return there
-
-    def _record(self, entries: list[NewEntry]) -> None:
-        self._audit.record(entries)
 
     def _record_end(self, change: _Change, end: str) -> None:
         """What happened has happened: that it cannot be recorded is for the log, not the caller."""
@@ -382,11 +380,17 @@ def _require_match(if_match: frozenset[str], fingerprint: str) -> None:
 
 
 def _view(tree: Tree, definition: Definition, odd: tuple[str, ...] = ()) -> View:
-    kind, path = definition.kind, f".claude/{definition.kind}/{definition.path}"
-    effect = next(e for e in effects(tree) if e.kind is kind and e.path == path)
+    # What was cut from the tree is judged as if it were in it.
+    effect = _effect(tree, definition) or _effect(tree.holding(definition), definition)
+    assert effect is not None
     issues = validate(definition)
     issues += [Issue("files", "odd", f"files: it holds {what}", level=WARNING) for what in odd]
     return View(definition, effect, issues, None if odd else definition.fingerprint)
+
+
+def _effect(tree: Tree, definition: Definition) -> Effect | None:
+    path = f".claude/{definition.kind}/{definition.path}"
+    return next((effect for effect in effects(tree) if effect.path == path), None)
 
 
 def _listed(effect: Effect) -> Listed:

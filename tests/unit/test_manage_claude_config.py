@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from common.adapters.memory.audit import MemoryAuditLog
 from common.adapters.memory.claude_files import MemoryClaudeFiles
 from common.adapters.memory.state import MemoryState
 from common.domain.audit import AuditFilter, NewEntry
-from common.domain.claude_config import Definition, File, Found, Kind
+from common.domain.claude_config import Definition, File, Found, Kind, Tree
 from common.domain.command import Reason
 from common.domain.errors import (
     Conflict,
@@ -195,11 +196,10 @@ def test_strict_refuses_with_lines_and_lenient_writes(bench: Bench) -> None:
     assert bench.trail == ["begun", "created"]
 
 
-LOST: list[Exception] = [TransportLost("cut")]
+LOST: list[Exception] = [TransportLost("cut"), WorkspaceBroken("exit code 137")]
 AWAY: list[Exception] = [
     WorkspaceUnreachable("no pod"),
     WorkspaceGone(Reason.POD_DELETED, "gone"),
-    WorkspaceBroken("not our protocol"),
     Refused("busy", "somebody else"),
     Refused("missing", "not there"),
 ]
@@ -232,20 +232,21 @@ def test_a_change_that_did_not_begin_says_so(bench: Bench, error: Exception) -> 
     assert bench.trail == ["begun", "not_done"]
 
 
-@pytest.mark.parametrize("code", ["linked", "moved", "failed"])
+@pytest.mark.parametrize("code", ["linked", "failed", "moved"])
 def test_what_is_in_the_way_there_is_a_conflict(bench: Bench, code: str) -> None:
     """409 with the workspace's own words."""
     bench.files.fail("put", Refused(code, "ops is a link"))
     with pytest.raises(Conflict, match="ops is a link"):
         bench.create(COMMAND)
-    assert bench.trail == ["begun", "not_done"]
+    assert bench.trail == ["begun", "unknown" if code == "moved" else "not_done"]
 
 
-def test_a_lost_answer_is_looked_up(bench: Bench) -> None:
+@pytest.mark.parametrize("lost", LOST, ids=repr)
+def test_a_lost_answer_is_looked_up(bench: Bench, lost: Exception) -> None:
     """Done, as the workspace then shows: a success, and recorded as one."""
-    bench.files.fail("put", TransportLost("cut"), after=True)
+    bench.files.fail("put", lost, after=True)
     assert bench.create(COMMAND).etag == COMMAND.fingerprint
-    bench.files.fail("remove", TransportLost("cut"), after=True)
+    bench.files.fail("remove", lost, after=True)
     bench.delete(COMMAND, "*")
     assert bench.trail == ["begun", "created", "begun", "deleted"]
 
@@ -325,6 +326,19 @@ def test_lists_hold_what_is_broken(bench: Bench) -> None:
     listed = {item.effect.name: {issue.code for issue in item.issues} for item in found}
     assert listed == {"Bad Name": {"invalid_name", "missing"}, "l": {"invalid_name"}}
     assert not truncated
+
+
+def test_one_of_too_many_is_shown(bench: Bench) -> None:
+    """Also when it is beyond what a list looks at."""
+    bench.create(COMMAND)
+    reads = bench.files.read
+
+    def cut(*arguments: Any) -> Any:
+        found = reads(*arguments)
+        return replace(found, tree=Tree(dict.fromkeys(Kind, ()), frozenset(Kind)))
+
+    bench.files.read = cut
+    assert bench.one(COMMAND).effect.loaded is True
 
 
 def test_a_foreign_project_is_not_there(bench: Bench) -> None:
