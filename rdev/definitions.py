@@ -109,9 +109,17 @@ def write_folder(folder: Path, definition: dict[str, Any]) -> list[Path]:
 
 def _write(path: Path, value: Any) -> Path:
     fields = value if isinstance(value, dict) else {"text": value or ""}
-    data = base64.b64decode(fields["b64"]) if fields.get("b64") else str(fields.get("text") or "")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    path.write_bytes(_bytes(fields))
     if fields.get("executable"):
         path.chmod(0o755)
     return path
+
+
+def _bytes(fields: dict[str, Any]) -> bytes:
+    if not fields.get("b64"):
+        return str(fields.get("text") or "").encode()
+    try:
+        return base64.b64decode(fields["b64"], validate=True)
+    except (ValueError, TypeError) as error:
+        raise ServerFault("the server's answer has a file that is not base64") from error

@@ -137,6 +137,8 @@ def _skill(folder: Found, inside: Mapping[str, Found]) -> Effect:
         return _effect(kind, folder, False, f"it has no SKILL.md{wrong}")
     if main.type != "file":
         return _effect(kind, folder, None, f"its SKILL.md is {LINK}")
+    if main.front is None:
+        return _effect(kind, folder, None, UNSEEN)
     front = _front(main)
     sized = replace(folder, size=main.size)
     if not (_said(front.fields.get("description")) or _said(front.fields.get("when_to_use"))):
@@ -159,6 +161,8 @@ def _agents(found: tuple[Found, ...]) -> Iterator[Effect]:
             yield _effect(kind, entry, False, "its name does not end in .md")
         elif entry.type == "link":
             yield _effect(kind, entry, None, LINK)
+        elif entry.front is None:
+            yield _effect(kind, entry, None, UNSEEN)
         elif not front.present:
             yield _effect(kind, entry, False, "it has no frontmatter with name and description")
         elif front.complaints and not front.fields:

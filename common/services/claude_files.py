@@ -29,6 +29,8 @@ from common.services.delivery import Script, everything
 SCRIPT: Final = Path(__file__).with_name("config.sh")
 # Beginnings of everything and the one thing in full come to a few MiB at the very most.
 MOST_ANSWER_BYTES: Final = 32 * 1024 * 1024
+# Of frontmatter in one answer; a hundred definitions have a tenth of it. YAML takes its time.
+MOST_FRONT_CHARACTERS: Final = 256 * 1024
 _ENTRY: Final = re.compile(r"([0-9]{1,15}) ([0-9a-f]{4,8}) \./(.+)", re.DOTALL)
 _HIDDEN: Final = ".rdev-SKILL.md"  # until the whole skill is in its place
 _TYPES: Final = {"8": "file", "4": "folder", "a": "link"}
@@ -113,6 +115,7 @@ class _Reader:
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = lines
         self._at = 0
+        self._left = MOST_FRONT_CHARACTERS
 
     def reading(self, kind: Kind | None, name: str) -> Reading:
         found: dict[Kind, tuple[Found, ...]] = {}
@@ -141,8 +144,10 @@ class _Reader:
             front: list[str] = []
             while (text := self._take("|")) is not None:
                 front.append(f"{text}\n")
+            self._left -= sum(map(len, front))
+            seen = "".join(front) if self._left >= 0 else None
             type_ = _TYPES.get(match[2][0], "other") if len(match[2]) == 4 else "other"
-            yield Found(match[3], type_, int(match[1]), "".join(front))
+            yield Found(match[3], type_, int(match[1]), seen)
 
     def _item(self, kind: Kind, name: str) -> Item | None:
         self._expect("item")

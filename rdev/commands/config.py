@@ -14,7 +14,7 @@ import click
 from rdev import exit_codes
 from rdev.app import App
 from rdev.definitions import read_source, write_folder
-from rdev.errors import CliError, ServerFault
+from rdev.errors import CliError, ServerFault, WrongUsage
 from rdev.options import TEXT, output_option, project_option
 from rdev.table import render
 from rdev.text import printable
@@ -125,6 +125,8 @@ def put(
     source: str,
 ) -> int:
     """Write one from a file, a skill's folder, or standard input; a skill's file keeps the rest."""
+    if create and if_match is not None:
+        raise WrongUsage("what is to be created has no version yet: leave out one of the two")
     body = read_source(kind, source, sys.stdin.buffer)
     query = "?validate=lenient" if lenient else ""
     with app.connect() as api:

@@ -384,6 +384,18 @@ def test_a_crowd_is_cut_and_said_so(plain: Bench) -> None:
     assert found["one-line.md"].front == ""
 
 
+def test_frontmatter_has_a_bound_for_all_together(plain: Bench) -> None:
+    """What it costs to read one answer does not grow with what somebody put there."""
+    agents = plain.claude / "agents"
+    agents.mkdir(parents=True)
+    for number in range(40):
+        (agents / f"a{number}.md").write_text("---\n" + "a: 1\n" * 450 + "x" * 10_000 + "\n---\n")
+    tree = plain.files.read(plain.place).tree
+    fronts = [found.front for found in tree.found[Kind.AGENTS]]
+    assert sum(len(front or "") for front in fronts) <= 256 * 1024
+    assert None in fronts
+
+
 def test_a_stale_change_makes_no_folders(plain: Bench) -> None:
     """What is to be replaced and is not there leaves no trace."""
     assert plain.put(COMMAND, COMMAND.fingerprint) == ABSENT

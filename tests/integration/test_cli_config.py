@@ -143,6 +143,13 @@ def test_put_creates_what_is_not_there(
     assert b"claude will not load it: a skill has the same name and wins" in err
 
 
+def test_a_version_of_what_is_to_be_created(server: ScriptedServer, capfdbinary: Captured) -> None:
+    """Makes no sense, and is said before anything is sent."""
+    words = ["config", "put", "commands", "x", "-", "--create", "--if-match", "abc"]
+    assert main(words) == 64
+    assert server.seen == []
+
+
 def test_put_says_which_line_is_wrong(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, capfdbinary: Captured
 ) -> None:

@@ -145,6 +145,17 @@ def test_what_was_not_looked_at_is_not_judged() -> None:
     assert judged == {"a": None, "b": True}
 
 
+def test_a_beginning_that_was_not_sent_is_not_judged() -> None:
+    """Nobody knows whether there is a description; a command is loaded all the same."""
+    unseen = [Found("a.md", "file", 9)]
+    skill = [folder("a"), Found("a/SKILL.md", "file", 9)]
+    assert judged(agents=unseen, skills=skill, commands=[Found("b.md", "file", 9)]) == {
+        "agents/a.md": (None, "there is more than rdev looks at"),
+        "skills/a": (None, "there is more than rdev looks at"),
+        "commands/b.md": (True, None),
+    }
+
+
 def test_names_that_are_no_text_are_written_out() -> None:
     """An answer is JSON."""
     assert list(judged(commands=[file("b\udcff.md")])) == ["commands/b\\xff.md"]
