@@ -27,6 +27,7 @@ class ClaudeText:
         self._console = console
         self._live = live
         self._last_text: str | None = None
+        self._growing = ""  # what stands on the screen of a text that is not complete
         self._result: dict[str, Any] | None = None
 
     def line(self, line: Any) -> None:
@@ -37,6 +38,12 @@ class ClaudeText:
                 self._console.line(str(line))
         elif message.get("type") == "assistant" and message.get("parent_tool_use_id") is None:
             self._assistant(message)
+        elif message.get("type") == "stream_event" and message.get("parent_tool_use_id") is None:
+            self._grow(_delta(message))
+        elif message.get("type") == "user":
+            self._failures(message)
+        elif message.get("subtype") == "api_retry":
+            self._console.say(_retry(message))
         elif message.get("type") == "result":
             self._result = message
 
@@ -49,11 +56,33 @@ class ClaudeText:
 
     def _text(self, text: str) -> None:
         if self._live:
-            self._last_text = text
-            self._console.line(text)
+            shown = self._growing if text.startswith(self._growing) else ""
+            if shown != self._growing:
+                self._end_line()
+            self._growing, self._last_text = "", text
+            self._console.line(text[len(shown) :])
+
+    def _grow(self, text: str) -> None:
+        """A part of a text that will come again as a whole."""
+        if self._live and text:
+            self._growing += text
+            self._console.remote("stdout", text.encode("utf-8", errors="replace"))
+
+    def _end_line(self) -> None:
+        if self._growing:
+            self._growing = ""
+            self._console.line("")
+
+    def _failures(self, message: dict[str, Any]) -> None:
+        """Tools that did not do what claude wanted; what went well is in what it says."""
+        for block in _blocks(message):
+            if block.get("type") == "tool_result" and block.get("is_error"):
+                said = f"it failed: {printable(_words_of(block.get('content')))}"
+                self._console.say(clipped(said, _TOOL_INPUT_WIDTH))
 
     def finish(self, command: Command) -> None:
         """Print the answer unless it stands there already; then what it took and how to go on."""
+        self._end_line()
         answer, is_error = self._answer(command)
         if answer and is_error:
             self._console.warn(f"claude says: {printable(answer)}")
@@ -88,6 +117,31 @@ def _blocks(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for block in content if isinstance(content, list) else []:
         if isinstance(block, dict):
             yield block
+
+
+def _delta(message: dict[str, Any]) -> str:
+    """The text that a stream event adds; most add none."""
+    event = message.get("event")
+    delta = event.get("delta") if isinstance(event, dict) else None
+    is_text = isinstance(delta, dict) and delta.get("type") == "text_delta"
+    return str(delta.get("text", "")) if is_text and isinstance(delta, dict) else ""
+
+
+def _retry(message: dict[str, Any]) -> str:
+    """Why claude is silent."""
+    why = message.get("error_status") or message.get("error")
+    return (
+        f"the API did not answer ({printable(str(why))}), claude asks again:"
+        f" {message.get('attempt')} of {message.get('max_retries')}"
+    )
+
+
+def _words_of(content: object) -> str:
+    """A tool's result as text: it is one, or blocks of which some are."""
+    if isinstance(content, list):
+        texts = (block.get("text") for block in content if isinstance(block, dict))
+        return " ".join(str(text) for text in texts if text)
+    return str(content)
 
 
 def _tool(block: dict[str, Any]) -> str:

@@ -62,7 +62,7 @@ def _print_table(console: Console, items: list[Any], by: tuple[str, ...]) -> Non
     names = [_FIELDS[name] for name in _FIELDS if name in by]
     headers = [n.upper() for n in _FIELDS if n in by] + [n.replace("_", " ").upper() for n in _SUMS]
     rows = [
-        (*(printable(str(i.get(n) or "-")) for n in names), *(_number(i.get(n)) for n in _SUMS))
+        (*(printable(str(i.get(n) or "-")) for n in names), *(_number(n, i.get(n)) for n in _SUMS))
         for i in items
     ]
     width = shutil.get_terminal_size().columns if console.out_is_terminal else None
@@ -70,5 +70,7 @@ def _print_table(console: Console, items: list[Any], by: tuple[str, ...]) -> Non
         console.line(line)
 
 
-def _number(value: object) -> str:
+def _number(name: str, value: object) -> str:
+    if name == "cost_usd" and isinstance(value, int | float):
+        return f"{value:.4f}"  # one command often costs less than a cent
     return f"{value:.2f}" if isinstance(value, float) else printable(str(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,12 @@ def test_what_is_allowed_is_done(claude: Rdev) -> None:
     assert asked["state"] == "pending"
     assert not made(claude, "allowed")
     assert decide(claude, command, "toolu_forged", decision="allow").status_code == 404
-    answer = decide(claude, command, asked["tool_use_id"], decision="allow")
+    with ThreadPoolExecutor(2) as two:  # at the same moment: one is the first
+        answers = two.map(
+            lambda _: decide(claude, command, asked["tool_use_id"], decision="allow"), range(2)
+        )
+    answer, again = sorted(answers, key=lambda a: a.status_code)
     assert (answer.status_code, answer.json()["state"]) == (200, "allowed")
-    again = decide(claude, command, asked["tool_use_id"], decision="allow")
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
     end = claude.ended(command["id"])
     assert (end["state"], end["outcome"]["reason"]) == ("succeeded", "exit_zero")

@@ -73,7 +73,9 @@ def test_a_session_is_resumed_by_its_id(claude: Rdev, model: MessagesApi) -> Non
     """A second command in the session sees the first one's words; an unknown session fails."""
     first = run(claude, model, [text("one")], prompt="remember the word heron")
     session = {"mode": "resume", "id": first["outcome"]["agent"]["session_id"]}
-    second = run(claude, model, [text("two")], prompt="which word", session=session)
+    # More than this command costs, less than its session: a budget is the command's own.
+    budget = {"max_budget_usd": cost(first) * 1.5}
+    second = run(claude, model, [text("two")], prompt="which word", session=session, options=budget)
     assert second["state"] == "succeeded"
     assert "heron" in json.dumps(model.requests[0]["messages"])
     # claude tells the session's total; the command is billed its own part, and its own tokens.
@@ -90,8 +92,16 @@ def cost(command: dict[str, Any]) -> float:
     return float(command["outcome"]["agent"]["cost_usd"])
 
 
+def used(claude: Rdev) -> dict[str, dict[str, Any]]:
+    """What was used so far, by model."""
+    with claude.client() as client:
+        items = client.get("/v1/usage?by=model").json()["items"]
+    return {item["model"]: item for item in items}
+
+
 def test_a_fork_is_a_session_of_its_own(claude: Rdev, model: MessagesApi) -> None:
     """It knows what its source knew, has its own id and costs its own part; usage adds up."""
+    before = used(claude)
     first = run(claude, model, [text("one")], prompt="remember the word egret")
     source = first["session_id"]
     fork = {"mode": "fork", "id": source}
@@ -114,27 +124,13 @@ def test_a_fork_is_a_session_of_its_own(claude: Rdev, model: MessagesApi) -> Non
     assert told["cost_usd"] == pytest.approx(cost(again)) == pytest.approx(cost(first))
     assert (told["input_tokens"], told["output_tokens"]) == (11, 7)
     assert list(told["models"]) == [one["model"]]
-
-
-def test_usage_is_the_sum_of_what_commands_cost(claude: Rdev, model: MessagesApi) -> None:
-    """By claude's own names of its models; every token is counted once."""
-    with claude.client() as client:
-        before = client.get("/v1/usage?by=model").json()["items"]
-        ended = [run(claude, model, [text("x")], prompt="x")]
-        session = {"mode": "resume", "id": ended[0]["session_id"]}
-        ended.append(run(claude, model, [text("x")], prompt="x", session=session))
-        after = client.get("/v1/usage?by=model").json()["items"]
-    [name] = ended[0]["outcome"]["agent"]["models"]
-    then, now = (
-        next((i for i in items if i["model"] == name), dict.fromkeys(after[0], 0))
-        for items in (before, after)
-    )
-    assert now["commands"] - then["commands"] == 2
-    assert (
-        now["input_tokens"] - then["input_tokens"],
-        now["output_tokens"] - then["output_tokens"],
-    ) == (22, 14)
-    assert now["cost_usd"] - then["cost_usd"] == pytest.approx(sum(map(cost, ended)))
+    # By claude's own name of its model, every token counted once.
+    now, then = (usage.get(one["model"], {}) for usage in (used(claude), before))
+    rise = {
+        name: now[name] - then.get(name, 0) for name in now if isinstance(now[name], int | float)
+    }
+    assert (rise["commands"], rise["input_tokens"], rise["output_tokens"]) == (3, 33, 21)
+    assert rise["cost_usd"] == pytest.approx(cost(first) + cost(copy) + cost(again))
 
 
 def test_two_resumes_of_one_session_never_run_at_once(claude: Rdev, model: MessagesApi) -> None:

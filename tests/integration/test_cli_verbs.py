@@ -763,5 +763,5 @@ def test_usage_is_summed_by_what_was_asked(server: ScriptedServer, capfdbinary: 
     assert main(["usage", "--by", "model", "--by", "day", "-p", "demo"]) == 0
     head, line = capfdbinary.readouterr().out.splitlines()
     assert head.split()[:2] == [b"MODEL", b"DAY"]
-    assert line.split() == b"opus 2026-01-01 3 1.50 0.25 10 2".split()
+    assert line.split() == b"opus 2026-01-01 3 1.50 0.2500 10 2".split()
     assert server.of("GET", "/v1/usage")[-1].query["project"] == "demo"

@@ -153,3 +153,58 @@ def test_raw_mode_prints_the_lines_themselves() -> None:
     assert console.remote_bytes["stdout"] == (
         b'{"type":"system"}\n{"type": "user"}\n{"type":"long"}\n'
     )
+
+
+def partial(words: str, **more: Any) -> dict[str, Any]:
+    event = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": words}}
+    return {"type": "stream_event", "event": event, "parent_tool_use_id": None} | more
+
+
+def test_a_text_grows_as_it_comes() -> None:
+    """Each part is written once; the whole that follows only ends the line."""
+    console = FakeConsole()
+    other = {"type": "stream_event", "event": {"type": "message_stop"}}
+    inner = partial("inner", parent_tool_use_id="t1")
+    play(console, partial("The "), inner, partial("answer"), other, assistant(text("The answer")),
+         RESULT, live=True)  # fmt: skip
+    assert console.remote_bytes["stdout"] == b"The answer"
+    assert console.out == [""]
+
+
+def test_a_text_that_was_cut_off_ends_its_line() -> None:
+    """What comes next begins on a line of its own."""
+    console = FakeConsole()
+    play(console, partial("The ans"), assistant(text("Another")), partial("wer"), live=True)
+    assert console.out[:3] == ["", "Another", ""]
+
+
+def test_a_pipe_gets_no_parts() -> None:
+    """It gets the answer alone."""
+    console = FakeConsole()
+    play(console, partial("The "), assistant(text("The answer")), RESULT, live=False)
+    assert (console.remote_bytes["stdout"], console.out) == (b"", ["The answer"])
+
+
+def test_what_went_wrong_on_the_way_is_said() -> None:
+    """A tool that failed, and an API that does not answer."""
+    console = FakeConsole()
+    failed = {
+        "type": "tool_result",
+        "is_error": True,
+        "content": [{"type": "text", "text": "no\x1b[2J"}],
+    }
+    fine = {"type": "tool_result", "is_error": False, "content": "secret"}
+    retry = {
+        "type": "system",
+        "subtype": "api_retry",
+        "attempt": 1,
+        "max_retries": 10,
+        "error_status": 529,
+    }
+    play(
+        console, {"type": "user", "message": {"content": [failed, fine]}}, retry, RESULT, live=True
+    )
+    assert console.said[:2] == [
+        "it failed: no[2J",
+        "the API did not answer (529), claude asks again: 1 of 10",
+    ]

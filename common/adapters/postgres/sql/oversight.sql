@@ -17,23 +17,34 @@ SELECT pause_project(:project, :paused, :audit) AS status;
 
 -- name: usage
 -- Sums over the commands that ended in a time, by the dimensions given. A command that used several
--- models counts in each of them where models are told apart.
-SELECT used.project, used.key_id, used.model, used.day, count(*) AS commands,
-       coalesce(sum(used.seconds), 0)::double precision AS seconds, sum(used.cost_usd) AS cost_usd,
-       sum(used.input_tokens) AS input_tokens, sum(used.output_tokens) AS output_tokens,
-       sum(used.cache_read_tokens) AS cache_read_tokens, sum(used.cache_creation_tokens) AS cache_creation_tokens
-  FROM (
-    SELECT CASE WHEN 'project' = ANY (:by::text[]) THEN c.project END AS project,
-           CASE WHEN 'key' = ANY (:by::text[]) THEN c.key_id END AS key_id,
-           CASE WHEN 'model' = ANY (:by::text[]) THEN coalesce(u.model, c.spec #>> '{options,model}') END AS model,
-           CASE WHEN 'day' = ANY (:by::text[]) THEN to_char(c.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') END AS day,
-           extract(epoch FROM c.finished_at - c.started_at) AS seconds,
-           sum(u.cost_usd) AS cost_usd, sum(u.input_tokens) AS input_tokens, sum(u.output_tokens) AS output_tokens,
-           sum(u.cache_read_tokens) AS cache_read_tokens, sum(u.cache_creation_tokens) AS cache_creation_tokens
-      FROM commands c CROSS JOIN LATERAL usage_parts(c.outcome) u
-     WHERE c.finished_at >= :since::timestamptz AND c.finished_at < :until::timestamptz
-       AND (:projects::text[] IS NULL OR c.project = ANY (:projects::text[]))
-       AND (:key_id::uuid IS NULL OR c.key_id = :key_id::uuid)
-       AND (:model::text IS NULL OR coalesce(u.model, c.spec #>> '{options,model}') = :model::text)
-     GROUP BY c.id, 1, 2, 3, 4) used
+-- models counts in each of them where models are told apart, and with its first part alone where not.
+SELECT CASE WHEN 'project' = ANY (:by::text[]) THEN c.project END AS project,
+       CASE WHEN 'key' = ANY (:by::text[]) THEN c.key_id END AS key_id,
+       CASE WHEN 'model' = ANY (:by::text[]) THEN u.model END AS model,
+       CASE WHEN 'day' = ANY (:by::text[]) THEN to_char(c.finished_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') END AS day,
+       count(*) FILTER (WHERE u.counts) AS commands,
+       coalesce(sum(extract(epoch FROM c.finished_at - c.started_at)) FILTER (WHERE u.counts), 0)::double precision AS seconds,
+       coalesce(sum(reported_number(u.used -> 'cost_usd')), 0) AS cost_usd,
+       coalesce(sum(reported_number(u.used -> 'input_tokens')), 0) AS input_tokens,
+       coalesce(sum(reported_number(u.used -> 'output_tokens')), 0) AS output_tokens,
+       coalesce(sum(reported_number(u.used -> 'cache_read_tokens')), 0) AS cache_read_tokens,
+       coalesce(sum(reported_number(u.used -> 'cache_creation_tokens')), 0) AS cache_creation_tokens
+  FROM commands c CROSS JOIN LATERAL (
+    -- The parts as usage_parts has them, here because a call a row would be most of the work.
+    SELECT coalesce(nullif(part.name, ''), c.spec #>> '{options,model}') AS model, part.used,
+           part.n = 1 OR 'model' = ANY (:by::text[]) OR :model::text IS NOT NULL AS counts
+      FROM jsonb_each(CASE
+             WHEN jsonb_typeof(c.outcome #> '{agent,models}') = 'object' AND c.outcome #> '{agent,models}' <> '{}'
+             THEN c.outcome #> '{agent,models}'
+             WHEN jsonb_typeof(c.outcome -> 'agent') = 'object'
+             THEN jsonb_build_object('', jsonb_build_object('cost_usd', c.outcome #> '{agent,cost_usd}',
+               'input_tokens', c.outcome #> '{agent,usage,input_tokens}',
+               'output_tokens', c.outcome #> '{agent,usage,output_tokens}',
+               'cache_read_tokens', c.outcome #> '{agent,usage,cache_read_input_tokens}',
+               'cache_creation_tokens', c.outcome #> '{agent,usage,cache_creation_input_tokens}'))
+             ELSE '{"": {}}' END) WITH ORDINALITY AS part(name, used, n)) u
+ WHERE c.finished_at >= :since::timestamptz AND c.finished_at < :until::timestamptz
+   AND (:projects::text[] IS NULL OR c.project = ANY (:projects::text[]))
+   AND (:key_id::uuid IS NULL OR c.key_id = :key_id::uuid)
+   AND (:model::text IS NULL OR u.model = :model::text)
  GROUP BY 1, 2, 3, 4 ORDER BY 4 DESC NULLS LAST, 1, 3, 2 LIMIT :limit::int;
