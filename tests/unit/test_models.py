@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -329,7 +329,9 @@ def test_what_is_wrong_with_a_key_is_named(change: dict[str, Any], field: str, c
 
 
 def test_a_moment_is_one_moment_in_any_zone() -> None:
-    """Offsets are understood."""
+    """Offsets are understood, also those that PostgreSQL does not: it gets UTC."""
     there = datetime.now(UTC) + timedelta(days=1)
-    made = new(SHELL | {"run_at": there.isoformat()})
-    assert made.run_at == there
+    for hours in (0, 14, -23):
+        local = there.astimezone(timezone(timedelta(hours=hours)))
+        made = new(SHELL | {"run_at": local.isoformat()})
+        assert (made.run_at, made.run_at.tzinfo) == (there, UTC)

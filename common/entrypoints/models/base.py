@@ -62,11 +62,21 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
+def _in_utc(at: datetime) -> datetime:
+    """PostgreSQL takes offsets below 16 hours; there are up to 24 in RFC 3339."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:  # beyond the calendar's end, which is as far as it goes
+        ends = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+        return ends[at.year > 1]
+
+
 def _within_reach(at: datetime) -> datetime:
     """Nothing of ours lies outside, so the edges ask the same."""
-    return min(max(at, _EARLIEST), _LATEST)
+    return min(max(at, _EARLIEST), _LATEST).astimezone(UTC)
 
 
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Moment = Annotated[AwareDatetime, AfterValidator(_within_reach)]  # in filters
 Name = Annotated[
     str,

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, model_validator
 
 from common.domain import git_arguments, identifiers, mcp
 from common.domain.command import Kind, NewCommand, Priority, Timeouts
@@ -16,7 +16,7 @@ from common.domain.project import NAME
 from common.domain.session import SESSION_ID
 from common.domain.workspace import ENV_NAME, SHELL_OWNED
 from common.entrypoints import strict_json
-from common.entrypoints.models.base import WHOLE, Body, Labels, Page, Query
+from common.entrypoints.models.base import WHOLE, Body, Instant, Labels, Page, Query
 from common.entrypoints.models.claude import ClaudeOptions, ServerName, ServerSecrets
 
 MAX_SCRIPT: Final = 128 * 1024 - 1  # one argv element; longer ones are E2BIG on Linux
@@ -113,7 +113,7 @@ class _Common(Body):
     env: Env = Field(default_factory=dict)
     cwd: Folder = "."
     labels: Labels = Field(default_factory=dict)
-    run_at: AwareDatetime | None = None
+    run_at: Instant | None = None
     if_busy: Literal["queue", "reject"] = "queue"
 
     def new(self, project: str, kind: Kind, spec: dict[str, Any], **more: Any) -> NewCommand:

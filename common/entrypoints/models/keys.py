@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from common.domain import identifiers
 from common.domain.keys import ApiKey, RateLimit
 from common.domain.scopes import ALL
-from common.entrypoints.models.base import WHOLE, Body, Name
+from common.entrypoints.models.base import WHOLE, Body, Instant, Name
 from common.entrypoints.models.commands import ProjectName
 
 
@@ -52,7 +52,7 @@ class CreateKey(Body):
     scopes: Scopes
     projects: Projects | None = None
     allowed_ips: Addresses = Field(default_factory=list)
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
     rate_limit: RateLimitBody = RateLimitBody(limit=100, window_s=60)
     max_concurrent: MaxConcurrent | None = None
 
@@ -93,7 +93,7 @@ class UpdateKey(Body):
     scopes: Scopes = Field(default_factory=list)
     projects: Projects | None = None
     allowed_ips: Addresses = Field(default_factory=list)
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
     rate_limit: RateLimitBody = Field(default_factory=lambda: RateLimitBody(limit=100, window_s=60))
     max_concurrent: MaxConcurrent | None = None
 
