@@ -6,6 +6,7 @@ import itertools
 import signal
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 
 from common.adapters.postgres.connection import Connection
@@ -14,6 +15,10 @@ from common.adapters.postgres.target import Target
 from infra.local.postgres import EmbeddedPostgres
 
 _numbers = itertools.count()
+
+# How long an example takes is the machine's, and says nothing about the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # A job in the background of a shell, or under nohup, is born with signals ignored, and so would be
 # every process that a test starts.
