@@ -22,6 +22,7 @@ from kubernetes.config import incluster_config, kube_config
 from common.adapters.kubernetes import access as access_module
 from common.adapters.kubernetes import pool
 from common.adapters.kubernetes.access import IDLE_PER_HOST, Access
+from common.domain.discovery import Life
 from common.domain.errors import Unavailable
 from common.domain.workspace import Place, WorkspaceUnreachable
 from common.ports.dependencies import KUBERNETES
@@ -97,14 +98,10 @@ def plain(bench: Bench, place: Place) -> None:
 
 def by_exec(bench: Bench, place: Place) -> None:
     """A connection of its own, and nothing else: what the pod is was asked before."""
-    connection = bench.transport._as_known(place, _life(place), ("true",))
+    life = Life.parse(place.pod_uid)
+    assert life is not None
+    connection = bench.transport._as_known(place, life, ("true",))
     connection.close_socket()
-
-
-def _life(place: Place) -> Any:
-    from common.domain.discovery import Life
-
-    return Life.parse(place.pod_uid)
 
 
 Call = Callable[[Bench, Place], None]
