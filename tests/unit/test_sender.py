@@ -127,7 +127,7 @@ def test_a_dead_endpoint_holds_up_no_other(world: World) -> None:
     world.sender.ring()
     assert hanging.wait(20)
     world.sent(fine)
-    assert world.sender.sending == [dead.id]
+    until("only the dead one is busy", lambda: world.sender.sending == [dead.id])
     release.set()
     world.sent(dead)
 
