@@ -455,3 +455,23 @@ def test_a_database_that_is_not_there_is_our_trouble(postgres_url: str) -> None:
     with pytest.raises(Unavailable):
         db.run("ping")
     assert db.open_connections == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("'{}'", []),
+        ("ARRAY['a']", ["a"]),
+        ("ARRAY['commands:read','keys:admin','a b']", ["commands:read", "keys:admin", "a b"]),
+        ("ARRAY['', 'null', 'NULL', NULL]", ["", "null", "NULL", None]),
+        ("ARRAY[NULL]", [None]),
+        ("ARRAY['NULLable', 'xNULL', 'a']", ["NULLable", "xNULL", "a"]),
+        ("ARRAY['a,b', 'c\"d', E'e\\\\f', '{g}', ' h ']", ["a,b", 'c"d', "e\\f", "{g}", " h "]),
+        ("ARRAY['é\u202e', E'a\\nb']", ["é\u202e", "a\nb"]),
+        ("ARRAY[ARRAY['a','b'],ARRAY['c','d']]", [["a", "b"], ["c", "d"]]),
+    ],
+)
+def test_texts_come_as_they_are(db: Database, written: str, read: list[object]) -> None:
+    """Arrays of text, whatever stands in them."""
+    with db.session() as session:
+        assert session.script(f"SELECT ({written})::text[]") == [[read]]

@@ -10,6 +10,7 @@ the start-up parameters pass (`ignore_startup_parameters`) and keep prepared sta
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
@@ -18,6 +19,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import pg8000.native
+from pg8000.converters import string_array_in
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from common.adapters.postgres.failures import STALE_PLAN, is_fatal, sqlstate, translated
@@ -35,7 +37,18 @@ SOCKET_GRACE_S: Final = 5.0
 # A process stopped inside a transaction must not keep its locks for longer than a lease lives.
 IDLE_IN_TRANSACTION_S: Final = 10.0
 _TIMESTAMPTZ: Final = 1184
+_TEXT_ARRAY: Final = 1009
+_QUOTED: Final = re.compile(r'["\\]|(?<![^{,])NULL(?![^,}])')
 _IDLE, _FAILED, _NEW = b"I", b"E", None  # pg8000 knows no status before the first statement
+
+
+def texts(array: str) -> list[str | None]:
+    """A text[]: pg8000 reads these letter by letter, which took most of an authorisation's time."""
+    if _QUOTED.search(array) or array.startswith("{{"):
+        read: list[str | None] = string_array_in(array)
+        return read
+    inner = array[1:-1]
+    return list(inner.split(",")) if inner else []
 
 
 class Connection:
@@ -79,6 +92,7 @@ class Connection:
         limit_s = statement_timeout_s + SOCKET_GRACE_S if statement_timeout_s else None
         self._socket.settimeout(limit_s)
         self._session.register_in_adapter(_TIMESTAMPTZ, datetime.fromisoformat)
+        self._session.register_in_adapter(_TEXT_ARRAY, texts)
 
     @property
     def session(self) -> pg8000.native.Connection:
