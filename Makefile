@@ -58,14 +58,34 @@ gates:
 	gate '*' 85; \
 	exit $$failed
 
+# Side by side: most of the time goes to mypy, and to a vulnerability service that may be far away.
 .PHONY: check
-check: .venv/.dev ## Run what CI runs besides the tests: style, types, layers, generated files, links
+check: .venv/.dev ## Run what CI runs besides the tests: style, types, layers, security, generated files
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going $(CHECKS)
+
+CHECKS := check-dependencies check-types check-style check-layers check-bandit check-secrets \
+	check-generated check-links check-manifests
+.PHONY: $(CHECKS)
+$(CHECKS): .venv/.dev
+check-dependencies:
+	$(BIN)/python -m tests.security.dependencies
+check-types:
+	$(BIN)/mypy
+check-style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+check-layers:
 	$(BIN)/lint-imports --no-cache
+check-bandit: # it warns of every nosec that one of its other tests had no need of
+	@log=$$($(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(SOURCES) 2>&1) \
+		&& echo "bandit has nothing to say" || { printf '%s\n' "$$log"; exit 1; }
+check-secrets:
+	$(BIN)/python -m tests.security.scan
+check-generated:
 	$(BIN)/python -m infra.generate --check
+check-links:
 	$(BIN)/python -m tests.architecture.links
+check-manifests:
 	@if command -v kubectl >/dev/null; then \
 		kubectl kustomize infra/base >/dev/null && echo "infra/base builds"; \
 	else echo "SKIPPED: no kubectl here, infra/base was not built"; fi

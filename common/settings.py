@@ -71,7 +71,7 @@ class Settings:
     )
     workspace_runs: str = _setting(
         "RDEV_WORKSPACE_RUNS",
-        "/tmp/.rdev/runs",  # noqa: S108  # a path in the workspace, made with umask 077
+        "/tmp/.rdev/runs",  # noqa: S108  # in the workspace, made with umask 077  # nosec B108
         "folder in a pod for run directories: on a volume that outlives the container, writable, outside the work tree",
     )
     breaker_failures: int = _setting(

@@ -267,7 +267,7 @@ def main() -> None:
     config = uvicorn.Config(
         served,
         # A container listens on all of its own addresses.
-        host=os.environ.get("RDEV_HOST", "0.0.0.0"),  # noqa: S104
+        host=os.environ.get("RDEV_HOST", "0.0.0.0"),  # noqa: S104  # nosec B104
         port=int(os.environ.get("PORT", "8080")),
         http=Protocol,
         loop="asyncio",

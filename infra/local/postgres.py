@@ -253,7 +253,7 @@ class _Identity:
     def _as_nobody(cls, home: Path, binaries: Path) -> Self:
         """Put data (and binaries, when they are out of reach) where `nobody` can go."""
         nobody = pwd.getpwnam("nobody")
-        root = _own_directory(Path("/var/tmp") / f"rdev-postgres-{_digest(home)}", 0o711)  # noqa: S108 - checked
+        root = _own_directory(Path("/var/tmp") / f"rdev-postgres-{_digest(home)}", 0o711)  # noqa: S108  # checked  # nosec B108
         place = root / "data"
         place.mkdir(mode=0o700, exist_ok=True)
         os.chown(place, nobody.pw_uid, nobody.pw_gid)
@@ -295,7 +295,7 @@ def _socket_directory(data: Path, identity: _Identity) -> Path:
         return data
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     if identity.user != os.geteuid() or len(os.fsencode(base)) > _SOCKET_PATH_MAX // 2:
-        base = Path("/tmp")  # noqa: S108 - what is made there is checked
+        base = Path("/tmp")  # noqa: S108  # checked  # nosec B108
     short = _own_directory(base / f"rdev-{os.geteuid()}-{_digest(data)}", 0o700)
     os.chown(short, identity.user, -1)
     return short

@@ -11,7 +11,7 @@ from common.adapters.postgres.connection import Connection
 from common.adapters.postgres.target import Target
 from infra.local.postgres import EmbeddedPostgres
 from tests.harness.running import Rdev, until
-from tests.security.test_secrets import found_in
+from tests.security.scan import found_in
 
 # The last two have the shapes that scanners know, put together only here.
 ENV, MESSAGE = "c4n4ry-env-71d2", "c4n4ry-refused-5e5e"

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from common.domain import keys
-
-ROOT = Path(__file__).resolve().parents[2]
-# The shapes that gitleaks looks for (its rules of the providers whose keys are near this product).
-SHAPES = re.compile(
-    rb"sk-ant-(?:api|admin)[0-9]{2}-[A-Za-z0-9_-]{80,}"
-    rb"|gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{82}|glpat-[A-Za-z0-9_-]{20}"
-    rb"|\b(?:AKIA|ASIA)[A-Z2-7]{16}\b|xox[baprs]-[0-9A-Za-z-]{20,}"
-    rb"|-----BEGIN (?:RSA |EC |OPENSSH |DSA |)PRIVATE KEY-----"
-    rb"|\beyJ[A-Za-z0-9_-]{17,}\.eyJ[A-Za-z0-9_-]{17,}\.[A-Za-z0-9_-]{10,}"
-)
-OURS = re.compile(rb"rdev_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}")
-
-
-def found_in(data: bytes) -> list[bytes]:
-    """What looks like a secret; a key of ours only when its checksum is right."""
-    ours = [k for k in OURS.findall(data) if keys.is_well_formed(k.decode())]
-    return [*(match[0] for match in SHAPES.finditer(data)), *ours]
+from tests.security import scan
+from tests.security.scan import found_in
 
 
 @pytest.mark.row(71)
 def test_no_file_of_the_repository_holds_a_secret() -> None:
     """Every file that git tracks, whatever it is."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
-    names = [name for name in listed.stdout.decode().split("\0") if name]
-    assert names
-    leaks = {
-        name: len(found)
-        for name in names
-        if (ROOT / name).is_file() and (found := found_in((ROOT / name).read_bytes()))
-    }
-    assert leaks == {}
+    assert scan.leaks() == {}
 
 
 def test_the_scan_sees_what_it_looks_for() -> None:

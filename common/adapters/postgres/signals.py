@@ -167,7 +167,7 @@ class PgListening:
         connection.script(
             "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
             f" AND objsubid = 1 AND classid = {worker >> 32 & 0xFFFFFFFF}::oid"
-            f" AND objid = {worker & 0xFFFFFFFF}::oid AND pid <> pg_backend_pid()"
+            f" AND objid = {worker & 0xFFFFFFFF}::oid AND pid <> pg_backend_pid()"  # nosec B608
         )
 
     def _tell(self, channel: str, payload: str) -> None:
