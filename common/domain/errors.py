@@ -148,5 +148,9 @@ class Unavailable(RdevError):
         self.retry_after = retry_after
 
 
+class SecretsUnreadable(Unavailable):
+    """No key of this process opens what was sealed: one is missing, or not here yet."""
+
+
 class ShuttingDown(Unavailable):
     code = "shutting_down"

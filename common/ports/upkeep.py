@@ -21,6 +21,15 @@ class Retention:
     seen_events_days: int = 30  # never less than what makes an event stale
 
 
+@dataclass(frozen=True)
+class Expired:
+    """A command that waited too long, and the outbox row that says so."""
+
+    command_id: UUID
+    project: str
+    event: UUID
+
+
 class Upkeep(Protocol):
     def exclusive(self, job: str) -> AbstractContextManager[bool]:
         """Under the job's own lock: True for one process at a time, False for the others."""
@@ -32,7 +41,7 @@ class Upkeep(Protocol):
         """scheduled → queued for what is due; answers (command, project)."""
         ...
 
-    def expire_queued(self, outcome: dict[str, Any]) -> list[UUID]:
+    def expire_queued(self, outcome: dict[str, Any]) -> list[Expired]:
         """End what waited too long; `outcome` becomes theirs."""
         ...
 

@@ -19,7 +19,7 @@ from common.domain import mcp
 from common.domain.accounting import NOTHING, SessionTotal, bill, usage_event
 from common.domain.agent import AgentLines, is_request
 from common.domain.command import Kind, Reason, State
-from common.domain.errors import Unavailable
+from common.domain.errors import SecretsUnreadable, Unavailable
 from common.domain.events import TRUNCATED, USAGE, NewEvent
 from common.domain.launch import asks, job_for, prompt, run_id
 from common.domain.outcome import EMPTY_SHA256, RESULT_SEEN, Conclusion, conclude, lost, never_ran
@@ -52,6 +52,7 @@ from common.services.wakeups import Wakeups
 READ_BYTES: Final = 256 * 1024
 REHASH_BYTES: Final = 16 * 1024 * 1024  # larger streams are checked by size alone
 LINGER_S: Final = 10.0  # that a claude may take to exit after its result
+KEY_COMES_S: Final = 60.0  # a rollout brings keys to all processes, but not at once
 RETRY_S: Final = (0.1, 5.0)  # first and longest pause while a workspace or the database is away
 # kubelet tells the API server of a restarted container within about a second.
 WHY_S: Final = 3.0
@@ -116,6 +117,7 @@ class Follower:
         self._gone = Reason.WORKSPACE_GONE  # why, when the workspace has ended
         self._launched = False
         self._unsure = False  # a start of ours was lost on its way and may still arrive
+        self._began = time.monotonic()
         self._pause = RETRY_S[0]
         self._ingest: Ingest | None = None
         self._outputs: list[Output] = []
@@ -215,7 +217,12 @@ class Follower:
 
     def _start(self) -> tuple[RunStatus, Output | None]:
         sealed = self.claim.sealed_env
-        env, mcp_secrets = mcp.unpack(self._sealer.unseal(sealed) if sealed else b"")
+        try:
+            env, mcp_secrets = mcp.unpack(self._sealer.unseal(sealed) if sealed else b"")
+        except SecretsUnreadable as error:
+            if time.monotonic() - self._began < KEY_COMES_S:
+                raise
+            return self._refused(StartRefused("secrets_unreadable", error.detail)), None
         with telemetry.span(
             "rdev.exec.start",
             parent=self.command.traceparent,

@@ -82,9 +82,11 @@ class Repair:
         return True
 
     def _expire(self) -> None:
-        for command_id in self._upkeep.expire_queued(never_ran(Reason.QUEUE)):
+        for late in self._upkeep.expire_queued(never_ran(Reason.QUEUE)):
+            self._wakeups.state(late.command_id, late.project)
+            self._relay.soon(late.event)
             telemetry.tick_rescued.add(1, {"cause": "queue_timeout"})
-            log.info("command waited too long", command_id=str(command_id))
+            log.info("command waited too long", command_id=str(late.command_id))
 
     def _ring(self) -> None:
         projects = self._upkeep.projects_to_ring()

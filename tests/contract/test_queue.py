@@ -318,6 +318,42 @@ def test_a_worker_keeps_its_own_while_its_lock_is_away(world: World) -> None:
     assert adopted.token == claim.token + 1
 
 
+def test_what_falls_again_and_again_rests_for_longer(world: World) -> None:
+    """Without progress in a process that lives: 0, 0, 15, 30 s …, 10 minutes at most."""
+    world.project()
+    world.alive(WORKER)
+    _, caller = world.key()
+    claim = world.running(caller)
+    for rest in (0, 0, 15, 30, 60, 120, 240, 480, 600, 600, 600):
+        world.pass_time(LEASE_S + rest - 1)
+        assert world.queue.adopt(WORKER, 10) == []
+        world.pass_time(2)
+        (claim,) = world.queue.adopt(WORKER, 10)
+    world.queue.append(claim.command.id, claim.token, [output(b"x", 0)])
+    world.pass_time(LEASE_S + 601)
+    for _ in range(2):  # it got on with it: counted anew
+        (claim,) = world.queue.adopt(WORKER, 10)
+        world.pass_time(LEASE_S + 1)
+
+
+def test_a_cancel_and_a_death_wake_what_rests(world: World) -> None:
+    """Whoever wants it to end, or took its process away, does not wait."""
+    world.project(limit=2)
+    worker = world.alive(WORKER)
+    _, caller = world.key()
+    for _ in range(2):
+        world.running(caller)
+    for _ in range(3):
+        world.pass_time(LEASE_S + 16)
+        one, two = world.queue.adopt(WORKER, 10)
+    world.pass_time(LEASE_S + 1)
+    assert world.queue.adopt(OTHER_WORKER, 10) == []
+    world.commands.cancel(one.command.id, "force", "user", CANCELLED, ORIGIN, caller)
+    assert [c.command.id for c in world.queue.adopt(OTHER_WORKER, 10)] == [one.command.id]
+    worker.close()
+    assert [c.command.id for c in world.queue.adopt(OTHER_WORKER, 10)] == [two.command.id]
+
+
 def test_a_released_command_is_adopted_at_once(world: World) -> None:
     """Release hands over without waiting, and ends the holder's rights."""
     world.project()

@@ -38,5 +38,5 @@ def test_an_unknown_key_is_our_trouble() -> None:
 @pytest.mark.parametrize("keys", [[], ["no key"]])
 def test_keys_that_are_none_are_refused(keys: list[str]) -> None:
     """A process without a proper key does not start to keep secrets."""
-    with pytest.raises(ValueError):
+    with pytest.raises(Unavailable, match="RDEV_SECRET_KEYS"):
         FernetSealer(keys)

@@ -115,13 +115,16 @@ def test_what_waited_too_long_ends(world: World) -> None:
     assert world.upkeep.expire_queued(TIMED_OUT) == []
     world.pass_time(100)
     world.upkeep.promote_due()
-    assert world.upkeep.expire_queued(TIMED_OUT) == [late]
+    (expired,) = world.upkeep.expire_queued(TIMED_OUT)
+    assert (expired.command_id, expired.project) == (late, "demo")
+    (told,) = world.outbox.take([expired.event])
+    assert told.type == "ai.orchard9.rdev.command.timed_out.v1"
     assert world.upkeep.expire_queued(TIMED_OUT) == []
     ended = world.commands.get(late)
     assert ended is not None
     assert (ended.state, ended.outcome) == (State.TIMED_OUT, TIMED_OUT)
     world.pass_time(60)
-    assert world.upkeep.expire_queued(TIMED_OUT) == [later]
+    assert [e.command_id for e in world.upkeep.expire_queued(TIMED_OUT)] == [later]
     assert [c.id for c in world.commands.list(Filter(states=("queued",)))] == [patient]
 
 

@@ -15,6 +15,8 @@ PAGES = (
     "docs/quickstart.md",
     "docs/concepts/streams.md",
     "docs/guides/claude-config.md",
+    "docs/guides/keys.md",
+    "docs/guides/audit.md",
 )
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +101,13 @@ def test_no_secret_is_where_it_could_be_read_again(rdev: Rdev) -> None:
     with rdev.client() as client:
         assert client.get("/v1/audit/verify").json()["ok"] is True
         assert client.get("/v1/usage?by=project").json()["items"][0]["project"] == "demo"
+
+
+def test_a_process_that_is_told_to_stop_writes_its_refusals_first(rdev: Rdev) -> None:
+    """They wait up to a second to be written; SIGTERM comes sooner here."""
+    with rdev.client() as client:
+        weak = client.post("/v1/keys", json={"name": "ci", "scopes": ["commands:read"]}).json()
+    with rdev.client(weak["key"]) as client:
+        assert client.get("/v1/keys").status_code == 403
+    rdev.kill_function("keys", signal.SIGTERM)
+    until("it is on record", lambda: "request.refused" in dump(rdev, "audit_log"))

@@ -12,7 +12,7 @@ import pytest
 
 from common.adapters.memory.workspace import MemoryWorkspace, Process, When
 from common.domain.command import Kind, State
-from common.domain.errors import Unavailable
+from common.domain.errors import SecretsUnreadable, Unavailable
 from common.domain.events import AGENT, END, OUTPUT, TRUNCATED, USAGE
 from common.domain.workspace import (
     Argument,
@@ -217,6 +217,26 @@ def test_streams_that_are_separate_stay_apart(world: World) -> None:
     assert row.bytes_of("stdout") == b"".join(b"out %d\n" % n for n in range(20))
     assert row.bytes_of("stderr") == b"".join(b"err %d\n" % n for n in range(20))
     assert outcome(row)["output"]["stderr"]["bytes"] == len(row.bytes_of("stderr"))
+
+
+def test_secrets_that_no_key_opens_end_the_command(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before a key had its time to come; then it failed to start, and says of what."""
+    asked = []
+
+    def unseal(_self: object, _sealed: bytes) -> bytes:
+        asked.append(1)
+        if len(asked) == 3:
+            monkeypatch.setattr(module, "KEY_COMES_S", -1.0)
+        raise SecretsUnreadable("no key in RDEV_SECRET_KEYS opens this secret")
+
+    monkeypatch.setattr(fakes.FakeSealer, "unseal", unseal)
+    monkeypatch.setattr(module, "RETRY_S", (0.001, 0.001))
+    row = world.run(world.queue.add(fakes.command(), b"sealed:{}"))
+    assert ended(row) == ("failed", "start_failed")
+    assert "RDEV_SECRET_KEYS" in outcome(row)["detail"]
+    assert len(asked) == 3
 
 
 def test_the_environment_is_unsealed_for_the_job(world: World) -> None:

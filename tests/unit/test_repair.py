@@ -11,7 +11,7 @@ import pytest
 
 from common.domain.errors import Unavailable
 from common.ports import signals
-from common.ports.upkeep import Retention
+from common.ports.upkeep import Expired, Retention
 from common.services.repair import PARTITION_DAYS, Repair
 from common.services.wakeups import Wakeups
 from tests.unit.fakes import FakeBell, FakeRelay, FakeSignals
@@ -57,10 +57,10 @@ class FakeUpkeep:
         self.do("promote")
         return self.due
 
-    def expire_queued(self, outcome: dict[str, Any]) -> list[UUID]:
+    def expire_queued(self, outcome: dict[str, Any]) -> list[Expired]:
         self.do("expire")
         self.outcome = outcome
-        return [UUID(int=1)]
+        return [Expired(UUID(int=1), "demo", UUID(int=2))]
 
     def make_partitions(self, days_ahead: int) -> int:
         assert days_ahead == PARTITION_DAYS
@@ -75,7 +75,7 @@ class FakeUpkeep:
 class World:
     def __init__(self) -> None:
         self.upkeep, self.bell, self.signals = FakeUpkeep(), FakeBell(), FakeSignals()
-        relay = FakeRelay()
+        relay = self.relay = FakeRelay()
         relay.leftovers = self._leftovers  # type: ignore[method-assign]
         self.repair = Repair(
             self.upkeep,  # type: ignore[arg-type]
@@ -121,6 +121,13 @@ def test_a_job_that_another_tick_does_is_left_to_it(world: World) -> None:
     world.upkeep.mine = False
     assert world.repair() == []
     assert world.upkeep.done == []
+
+
+def test_what_waited_too_long_is_told_at_once(world: World) -> None:
+    """Who follows it is woken, and its event leaves with this tick."""
+    world.repair()
+    assert world.relay.asked == [UUID(int=2)]
+    assert (signals.OUTPUT, f"{UUID(int=1).hex} demo") in world.signals.said
 
 
 def test_projects_with_work_are_rung(world: World) -> None:

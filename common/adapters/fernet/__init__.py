@@ -10,16 +10,19 @@ from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from common.domain.errors import Unavailable
+from common.domain.errors import SecretsUnreadable, Unavailable
 
 
 class FernetSealer:
-    """Seals with the newest key, opens with any. Raises ValueError for a key that is not one."""
+    """Seals with the newest key, opens with any. Raises Unavailable without a proper key."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         if not keys:
-            raise ValueError("RDEV_SECRET_KEYS holds no key, so no secret can be kept")
-        self._keys = MultiFernet([Fernet(key) for key in keys])
+            raise Unavailable("RDEV_SECRET_KEYS holds no key, so no secret can be kept")
+        try:
+            self._keys = MultiFernet([Fernet(key) for key in keys])
+        except ValueError:
+            raise Unavailable("RDEV_SECRET_KEYS holds what is no Fernet key") from None
 
     def seal(self, plain: bytes) -> bytes:
         return self._keys.encrypt(plain)
@@ -28,4 +31,4 @@ class FernetSealer:
         try:
             return self._keys.decrypt(sealed)
         except InvalidToken:
-            raise Unavailable("no key in RDEV_SECRET_KEYS opens this secret") from None
+            raise SecretsUnreadable("no key in RDEV_SECRET_KEYS opens this secret") from None

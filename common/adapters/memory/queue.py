@@ -44,6 +44,8 @@ class MemoryQueue:
                 for row in self._state.by_id()
                 if row.command.state in ACTIVE and self._is_adoptable(row, worker)
             ]
+            for row in dead[:limit]:
+                self._count_fall(row)
             return [self._lease_to(row, worker) for row in dead[:limit]]
 
     def held(self, command_id: UUID, token: int) -> Claim:
@@ -172,9 +174,18 @@ class MemoryQueue:
         return self._claim(row)
 
     def _is_adoptable(self, row: CommandRow, worker: int) -> bool:
-        if row.lease_until is None or row.lease_until < self._state.clock():
+        rest = timedelta(0) if row.cancel_mode else _rest_after(row.falls)
+        if row.lease_until is None or row.lease_until + rest < self._state.clock():
             return True
         return row.worker != worker and row.worker not in self._state.workers
+
+    def _count_fall(self, row: CommandRow) -> None:
+        """Whether a follower fell while its process lived on, and without having written since."""
+        if row.lease_until is None or row.worker not in self._state.workers:
+            row.falls, row.fell_at_seq = 0, None
+        else:
+            row.falls = row.falls + 1 if row.fell_at_seq == row.next_seq else 1
+            row.fell_at_seq = row.next_seq
 
     def _find(self, command_id: UUID, token: int) -> CommandRow | None:
         row = self._state.commands.get(command_id)
@@ -232,6 +243,12 @@ def _after(event: NewEvent, stored: int) -> NewEvent | None:
         raise ValueError(f"output goes on at byte {stored}, not at {start}")
     data = event.data[stored - start :]
     return replace(event, data=data, offset=stored) if data else None
+
+
+def _rest_after(falls: int) -> timedelta:
+    if falls < 2:
+        return timedelta(0)
+    return timedelta(seconds=min(15 * 2 ** (min(falls, 10) - 2), 600))
 
 
 def _advance(row: CommandRow, event: NewEvent) -> None:

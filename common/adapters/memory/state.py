@@ -47,6 +47,8 @@ class CommandRow:
     token: int = 0
     lease_until: datetime | None = None
     worker: int | None = None
+    falls: int = 0
+    fell_at_seq: int | None = None
     pod_uid: str | None = None
     out_offset: int = 0
     err_offset: int = 0

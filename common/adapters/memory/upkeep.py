@@ -12,7 +12,7 @@ from common.adapters.memory.state import MemoryState
 from common.domain.command import State
 from common.domain.identifiers import day_of, new_id
 from common.domain.project import Phase
-from common.ports.upkeep import Retention
+from common.ports.upkeep import Expired, Retention
 
 
 class MemoryUpkeep:
@@ -51,7 +51,7 @@ class MemoryUpkeep:
                 self._state.announce(row.command, "queued", new_id())
             return [(row.command.id, row.command.project) for row in due]
 
-    def expire_queued(self, outcome: dict[str, Any]) -> list[UUID]:
+    def expire_queued(self, outcome: dict[str, Any]) -> list[Expired]:
         with self._state.lock:
             now = self._state.clock()
             late = [
@@ -61,9 +61,10 @@ class MemoryUpkeep:
                 and row.queue_deadline is not None
                 and row.queue_deadline <= now
             ]
-            for row in late:
-                self._state.end(row, State.TIMED_OUT, outcome, new_id())
-            return [row.command.id for row in late]
+            ended = [Expired(row.command.id, row.command.project, new_id()) for row in late]
+            for row, expired in zip(late, ended, strict=True):
+                self._state.end(row, State.TIMED_OUT, outcome, expired.event)
+            return ended
 
     def make_partitions(self, days_ahead: int) -> int:
         """Dicts have none to make."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from common.adapters.postgres.parameters import Parameter, jsonb
 from common.adapters.postgres.pool import Database
-from common.ports.upkeep import Retention
+from common.ports.upkeep import Expired, Retention
 
 _AT_ONCE: Final = 500  # rows one transaction changes
 _ROUNDS: Final = 20  # such transactions per table and call; the next tick goes on
@@ -37,9 +37,9 @@ class PgUpkeep:
     def promote_due(self) -> list[tuple[UUID, str]]:
         return [(row["id"], row["project"]) for row in self._db.run("promote_due", limit=_AT_ONCE)]
 
-    def expire_queued(self, outcome: dict[str, Any]) -> list[UUID]:
+    def expire_queued(self, outcome: dict[str, Any]) -> list[Expired]:
         found = self._db.run("expire_queued", outcome=jsonb(outcome), limit=_AT_ONCE)
-        return [row["id"] for row in found]
+        return [Expired(row["id"], row["project"], row["event"]) for row in found]
 
     def make_partitions(self, days_ahead: int) -> int:
         """Daily partitions from yesterday to `days_ahead` days from today."""

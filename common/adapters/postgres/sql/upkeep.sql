@@ -18,7 +18,7 @@ SELECT id, project FROM promote_due(:limit);
 
 -- name: expire_queued
 -- End what waited longer than its queue timeout.
-SELECT id FROM expire_queued(:outcome, :limit) AS id;
+SELECT id, project, event FROM expire_waiting(:outcome, :limit);
 
 -- name: make_partitions
 -- The daily partitions from yesterday on.
