@@ -133,8 +133,8 @@ def _unsayable(error: Exception, case: schemathesis.Case[Any], answer: Any) -> b
     """Whether it is refused, all of it, for reasons that the document gives in words only."""
     if not isinstance(error, RejectedPositiveData):
         return False
-    if answer.status_code == 414:
-        return True  # a query of many values, each of which would do
+    if answer.status_code in (414, 428):
+        return True  # a query of many values, each of which would do; a change that wants If-Match
     if answer.status_code == 400 and "If-Match is an ETag in its quotes" in answer.text:
         return True  # schemathesis writes no quotes into headers, whatever their pattern
     if case.operation.label in LANGUAGES:
