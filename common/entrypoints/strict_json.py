@@ -124,6 +124,7 @@ def query(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
 _CODES: Final = {
     "extra_forbidden": "unknown_field",
     "missing": "missing",
+    "union_tag_not_found": "missing",
     "union_tag_invalid": "unknown_kind",
 }
 
@@ -132,14 +133,26 @@ def invalid(error: ValidationError) -> InvalidField:
     """Pydantic's findings as our own error: paths like `labels.a` and `scopes[0]`."""
     return InvalidField(
         [
-            FieldError(_path(e["loc"]), _CODES.get(e["type"], e["type"]), _message(e))
+            FieldError(_path(_loc(e)), _CODES.get(e["type"], e["type"]), _message(e))
             for e in error.errors(include_url=False, include_input=False)[:20]
         ]
     )
 
 
+def _loc(error: Any) -> tuple[int | str, ...]:
+    """Of a kind that is none, or is missing, the field that should have said it."""
+    loc: tuple[int | str, ...] = error["loc"]
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return (*loc, error["ctx"]["discriminator"].strip("'"))
+    return loc
+
+
 def _message(error: Any) -> str:
-    field = _path(error["loc"])
+    field = _path(_loc(error))
+    if error["type"] == "union_tag_invalid":
+        return f"{field}: is none of {error['ctx']['expected_tags'].replace(chr(39), '')}"
+    if error["type"] == "union_tag_not_found":
+        return f"{field}: is needed"
     if error["type"] == "extra_forbidden":
         return f"{field}: there is no such field"
     if error["type"] == "missing":

@@ -175,8 +175,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         CLAUDE | {"options": {"append_system_prompt": "é" * (MAX_SCRIPT // 2 + 1)}},
         "options.append_system_prompt",
     ),
-    ({"project": "demo", "kind": "python"}, ""),
-    ({"project": "demo"}, ""),
+    ({"project": "demo", "kind": "python"}, "kind"),
+    ({"project": "demo"}, "kind"),
 ]
 
 
