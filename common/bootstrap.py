@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from common.ports.audit import AuditLog
     from common.ports.claude_files import ClaudeFiles
     from common.ports.commands import CommandStore
+    from common.ports.credentials import Credentials
     from common.ports.dead_letters import DeadLetters
     from common.ports.dependencies import Dependencies
     from common.ports.discovery import Cluster, DiscoveryStore
@@ -206,6 +207,16 @@ class App:
         from common.adapters.fernet import FernetSealer
 
         return FernetSealer(self.settings.secret_keys)
+
+    @cached_property
+    def credentials(self) -> Credentials:
+        from pathlib import Path
+
+        from common.adapters.credentials import FolderCredentials
+
+        named = self.settings.claude_credentials
+        home = Path(self.settings.home).resolve()
+        return FolderCredentials(Path(named) if named else home / "claude-credentials")
 
     @cached_property
     def publisher(self) -> Publisher:
@@ -606,6 +617,7 @@ class App:
             self.queue,
             self.workspace,
             self.sealer,
+            self.credentials,
             self.relay,
             self.wakeups,
             self.settings.output_cap,

@@ -58,6 +58,11 @@ class Settings:
         ".rdev",
         "laptop only: holds workspaces/, projects.yaml and the run directories",
     )
+    claude_credentials: str = _setting(
+        "RDEV_CLAUDE_CREDENTIALS",
+        "",
+        "folder with a file for each project that names a credential for claude; empty: `claude-credentials` in RDEV_HOME",
+    )
     kubeconfig: str = _setting(
         "KUBECONFIG", "", "kubeconfig files, as kubectl reads it; empty: the pod's own account"
     )

@@ -13,6 +13,7 @@ from uuid import UUID
 from common.domain import git_arguments, mcp
 from common.domain.approval import prompt_line
 from common.domain.command import Command, Kind
+from common.domain.credentials import Credential
 from common.domain.workspace import Argument, Job, PrivateFile, Streams
 
 # A repository's own config can name programs; these stop the ones that everyday verbs would run
@@ -37,14 +38,16 @@ _GIT_ENV: Final = {
 _CLAUDE_ENV: Final = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
 # claude runs with what says who it is and where its service is, and no other CLAUDE* variable: one
 # that was inherited from a claude which started us would change what this one does.
-_CLAUDE_INHERITS: Final = (
+_IDENTITY: Final = (
     "ANTHROPIC_*",
-    "CLAUDE_CONFIG_DIR",
     "CLAUDE_CODE_OAUTH_TOKEN",
     "CLAUDE_CODE_USE_BEDROCK",
     "CLAUDE_CODE_USE_VERTEX",
     "AWS_PROFILE",
     "AWS_REGION",
+)
+_SURROUNDINGS: Final = (
+    "CLAUDE_CONFIG_DIR",
     "IS_SANDBOX",
     "HTTPS_PROXY",
     "HTTP_PROXY",
@@ -82,10 +85,12 @@ def job_for(
     output_cap: int,
     mcp_secrets: mcp.Secrets | None = None,
     approval_s: int = 0,
+    credential: Credential | None = None,
 ) -> Job:
     """The job of a command; `env` and `mcp_secrets` hold the unsealed values its caller gave.
 
-    `approval_s` is how long a permission request may wait.
+    `approval_s` is how long a permission request may wait. `credential` is the one that the project
+    names for claude: nothing of the workspace's own is mixed with it.
 
     Raises ValueError for git arguments that are not allowed and for secrets that are not there.
     """
@@ -95,7 +100,7 @@ def job_for(
     return Job(
         run_id=run_id(command.id),
         argv=argv,
-        env=own_env | env,
+        env=own_env | dict(credential or {}) | env,
         cwd=spec.get("cwd") or ".",
         stdin=stdin,
         streams=_streams(command),
@@ -104,7 +109,7 @@ def job_for(
         idle_timeout_s=idle_s + approval_s if idle_s is not None and asks(command) else idle_s,
         output_cap=output_cap,
         interrupt_first=command.kind is Kind.CLAUDE,
-        inherit=inherit,
+        inherit=inherit if credential is None else _SURROUNDINGS,
         session=_session_id(command) if command.kind is Kind.CLAUDE else "",
         input_open=asks(command),
     )
@@ -138,7 +143,7 @@ def _parts(
             _claude(command, mcp_secrets),
             prompt(command),
             dict(_CLAUDE_ENV),
-            _CLAUDE_INHERITS,
+            (*_IDENTITY, *_SURROUNDINGS),
         )
     if command.kind is Kind.GIT:
         git_arguments.check(spec["args"])  # once more: what is stored may be older than the list

@@ -80,6 +80,7 @@ class Function:
     scale: Scale = field(default_factory=Scale)
     account: Account = Account.API
     secret_keys: bool = False
+    claude_credentials: bool = False  # gets those that projects name
     routes: list[Route] = field(default_factory=list)
     trigger: dict[str, str] | None = None  # attributes an event must have exactly
     schedule: str | None = None  # cron, for a PingSource

@@ -19,6 +19,7 @@ from common.domain import mcp
 from common.domain.accounting import NOTHING, SessionTotal, bill, usage_event
 from common.domain.agent import AgentLines, is_request
 from common.domain.command import Kind, Reason, State
+from common.domain.credentials import BadCredential, Credential
 from common.domain.errors import SecretsUnreadable, Unavailable
 from common.domain.events import TRUNCATED, USAGE, NewEvent
 from common.domain.launch import asks, job_for, prompt, run_id
@@ -40,6 +41,7 @@ from common.domain.workspace import (
     WorkspaceGone,
 )
 from common.ports.approvals import Approvals
+from common.ports.credentials import Credentials
 from common.ports.queue import Claim, LeaseLost, Queue
 from common.ports.sealer import Sealer
 from common.ports.workspace import Output, Workspace
@@ -88,6 +90,7 @@ class Follower:
         queue: Queue,
         workspace: Workspace,
         sealer: Sealer,
+        credentials: Credentials,
         relay: Relay,
         wakeups: Wakeups,
         output_cap: int,
@@ -103,6 +106,7 @@ class Follower:
         self._queue = queue
         self._workspace = workspace
         self._sealer = sealer
+        self._credentials = credentials
         self._relay = relay
         self._wakeups = wakeups
         self._cap = output_cap
@@ -231,7 +235,17 @@ class Follower:
             rdev__project__id=self.command.project,
         ):
             try:
-                job = job_for(self.command, env, self._cap, mcp_secrets, self._approval_s)
+                job = job_for(
+                    self.command,
+                    env,
+                    self._cap,
+                    mcp_secrets,
+                    self._approval_s,
+                    self._credential(),
+                )
+            except BadCredential as error:
+                said = f"the credential of project {self.command.project}: {error}"
+                return self._refused(StartRefused("bad_credential", said)), None
             except ValueError as error:  # nobody could ever start it
                 return self._refused(StartRefused("bad_job", str(error))), None
             try:
@@ -244,6 +258,10 @@ class Follower:
         if begun.output is not None:
             self._outputs.append(begun.output)
         return begun.status, begun.output
+
+    def _credential(self) -> Credential | None:
+        claude = self.command.kind is Kind.CLAUDE
+        return self._credentials.of(self.command.project) if claude else None
 
     def _refused(self, error: StartRefused) -> RunStatus:
         """Nothing was claimed by this call. An earlier one may be on its way: leave a tombstone."""

@@ -18,6 +18,7 @@ function = Function(
     summary="Claims queued commands, starts them in their workspaces and follows them",
     account=Account.RUNNER,
     secret_keys=True,
+    claude_credentials=True,
     scale=Scale(maximum=10, target=10, concurrency=100, timeout_s=300),
     trigger={"type": "ai.orchard9.rdev.command.queued.v1"},
 )

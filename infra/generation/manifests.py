@@ -116,11 +116,31 @@ metadata:
           volumeMounts:
             - name: tmp
               mountPath: /tmp
-      volumes:
+{_credentials_mount(function)}      volumes:
         # The only place that can be written to; in memory, counted against the limit above.
         - name: tmp
           emptyDir: {{medium: Memory, sizeLimit: 64Mi}}
-"""
+{_credentials_volume(function)}"""
+    )
+
+
+def _credentials_mount(function: Function) -> str:
+    if not function.claude_credentials:
+        return ""
+    return (
+        "            - name: claude-credentials\n"
+        "              mountPath: /etc/rdev/claude-credentials\n"
+        "              readOnly: true\n"
+    )
+
+
+def _credentials_volume(function: Function) -> str:
+    if not function.claude_credentials:
+        return ""
+    return (
+        "        # One key for each project that names a credential of its own.\n"
+        "        - name: claude-credentials\n"
+        "          secret: {secretName: rdev-claude-credentials, optional: true}\n"
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from rdev.diagnosis.finding import Check, Finding, bad, ok, warn
+from rdev.diagnosis import claude_login
+from rdev.diagnosis.finding import Check, Finding, Verdict, bad, ok, warn
 from rdev.settings import HOME_FOLDER, Settings, read_line
 
 OLDEST_PYTHON: Final = (3, 11)
@@ -44,15 +45,27 @@ def git(settings: Settings) -> Finding:
 
 
 def claude(settings: Settings) -> Finding:
-    """claude, on PATH or in the wheel of claude-agent-sdk."""
-    path = _which("claude", settings) or _bundled_claude()
+    """claude, on PATH or in the wheel of claude-agent-sdk; does it run, and is it logged in?"""
+    on_path = _which("claude", settings)
+    path = on_path or _bundled_claude()
     if path is None:
         return warn(
             "claude",
             "neither on PATH nor in claude-agent-sdk; shell and git commands work without it",
             "install it, for example `pip install 'rdev[claude]'`",
         )
-    return ok("claude", path)
+    found = _runs("claude", [path, "--version"], "reinstall claude")
+    if found.verdict is not Verdict.OK:
+        return found
+    which = found.detail if on_path else f"{found.detail}, the one of rdev[claude]"
+    logins, looked = claude_login.sources(settings.environ)
+    if not logins:
+        return warn(
+            "claude",
+            f"{which}; not logged in, nothing in {'; '.join(looked)}",
+            "set ANTHROPIC_API_KEY where `rdev up` is started, or run `claude` and log in",
+        )
+    return ok("claude", f"{which}; logged in by {logins[0]}")
 
 
 def supervisor_tools(settings: Settings) -> Finding:

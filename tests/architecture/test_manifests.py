@@ -84,8 +84,13 @@ def test_a_service_is_hardened(name: str) -> None:
     assert pod["automountServiceAccountToken"] is has_rights
     assert {"cpu", "memory"} == set(container["resources"]["limits"])
     assert {"cpu", "memory"} == set(container["resources"]["requests"])
-    assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
-    assert [set(v) for v in pod["volumes"]] == [{"name", "emptyDir"}]
+    (tmp, *more), (scratch, *others) = container["volumeMounts"], pod["volumes"]
+    assert (tmp, set(scratch)) == ({"name": "tmp", "mountPath": "/tmp"}, {"name", "emptyDir"})
+    assert all(mount["readOnly"] for mount in more)
+    # Only the runner starts claude, so only it has the credentials that projects name.
+    assert [v["secret"]["secretName"] for v in others] == (
+        ["rdev-claude-credentials"] if name == "on-command-queued" else []
+    )
 
 
 @pytest.mark.parametrize("name", SERVICES)

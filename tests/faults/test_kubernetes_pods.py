@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,40 @@ def test_claude(stage: Stage) -> None:
     assert f"in {workspace}" in json.dumps(stage.model.requests[1]["messages"])
     lines = [e["data"]["raw"] for e in stage.rdev.follow(command["id"]) if e["event"] == "agent"]
     assert lines[-1]["type"] == "result"
+
+
+@pytest.mark.skipif(
+    not path_with_claude("").strip(":"), reason="no claude here: uv sync --extra claude"
+)
+def test_a_credential_of_its_own(stage: Stage) -> None:
+    """A project's credential pays for its claude, and is nowhere but in claude's environment."""
+    canary = "sk-c4n4ry-of-the-project"
+    folder = stage.rdev.home / "claude-credentials"
+    folder.mkdir()
+    own = {"ANTHROPIC_API_KEY": canary, "ANTHROPIC_BASE_URL": stage.model.url}
+    (folder / stage.project).write_text("".join(f"{n}={v}\n" for n, v in own.items()))
+    wait = "touch half; until [ -e whole ]; do sleep 0.1; done"
+    stage.model.turns = [tool("Bash", command=wait, description="x"), text("paid")]
+    stage.model.requests.clear()
+    work = stage.rdev.home / "workspaces" / stage.project
+    options = {"allowed_tools": ["Bash"]}
+    command = stage.rdev.submit(
+        project=stage.project, kind="claude", prompt="go on", options=options
+    )
+    until("claude works", (work / "half").exists)
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(entry.read_bytes())
+    assert canary.encode() not in b"".join(lines)
+    (work / "whole").touch()
+    end = stage.rdev.ended(command["id"])
+    assert (end["state"], end["outcome"]["agent"]["result"]) == ("succeeded", "paid")
+    assert stage.model.keys[-1] == canary
+    seen = json.dumps([end, stage.rdev.follow(command["id"])]) + "".join(stage.rdev.output)
+    assert canary not in seen
+    # The database's own files are among these, and so are logs, run directories and transcripts.
+    for path in stage.rdev.home.rglob("*"):
+        if path.is_file() and path.parent != folder:
+            with suppress(OSError):  # PostgreSQL renames and removes its own
+                assert canary.encode() not in path.read_bytes(), path

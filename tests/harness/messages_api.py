@@ -52,6 +52,7 @@ class MessagesApi:
     def __init__(self, turns: list[Turn]) -> None:
         self.turns: list[Turn] | Callable[[dict[str, Any]], Turn] = turns
         self.requests: list[dict[str, Any]] = []
+        self.keys: list[str] = []  # what each of them was paid with
         self.hold: threading.Event | None = None  # answers wait for it
         self.ending = threading.Event()
         self._lock = threading.Lock()
@@ -67,6 +68,7 @@ class MessagesApi:
                 if "count_tokens" in self.path:
                     return self._reply(200, "application/json", b'{"input_tokens": 1}')
                 request = json.loads(body)
+                api.keys.append(self.headers.get("x-api-key", ""))
                 turn = api.turn(request)
                 if turn["type"] == "error":
                     said = {"type": "error", "error": turn["error"]}

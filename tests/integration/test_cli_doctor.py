@@ -80,10 +80,31 @@ def test_missing_claude_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_finds_the_bundled_claude(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wheel of claude-agent-sdk carries one."""
     (tmp_path / "_bundled").mkdir()
-    program(tmp_path / "_bundled", "claude", "true")
+    program(tmp_path / "_bundled", "claude", "echo 2.1.330")
     monkeypatch.setattr(machine, "_package_folder", lambda _: tmp_path)
-    finding = machine.claude(settings(tmp_path, PATH="/nowhere"))
+    finding = machine.claude(settings(tmp_path, PATH="/nowhere", ANTHROPIC_API_KEY="sk-c4n4ry"))
     assert_helps(finding, Verdict.OK)
+    assert "2.1.330" in finding.detail
+    assert "rdev[claude]" in finding.detail
+    assert "ANTHROPIC_API_KEY" in finding.detail
+    assert "c4n4ry" not in finding.detail
+
+
+def test_a_claude_that_is_not_logged_in_is_a_warning(tmp_path: Path) -> None:
+    """It says where it looked; no request is spent to find out."""
+    program(tmp_path, "claude", "echo 2.1.330")
+    finding = machine.claude(settings(tmp_path, PATH=f"{tmp_path}:/bin:/usr/bin"))
+    assert_helps(finding, Verdict.WARN)
+    for place in ("ANTHROPIC_API_KEY", str(tmp_path / ".claude" / ".credentials.json")):
+        assert place in finding.detail
+
+
+def test_a_claude_that_does_not_run_is_said(tmp_path: Path) -> None:
+    """A binary for another machine, say."""
+    program(tmp_path, "claude", "echo broken >&2; exit 3")
+    finding = machine.claude(settings(tmp_path, PATH=f"{tmp_path}:/bin:/usr/bin"))
+    assert_helps(finding, Verdict.BAD)
+    assert "broken" in finding.detail
 
 
 def test_missing_supervisor_tools_are_named(tmp_path: Path) -> None:

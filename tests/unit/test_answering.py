@@ -13,6 +13,7 @@ import pytest
 
 from common.adapters.memory.approvals import MemoryApprovals
 from common.adapters.memory.commands import MemoryCommandStore
+from common.adapters.memory.credentials import MemoryCredentials
 from common.adapters.memory.projects import MemoryProjectStore
 from common.adapters.memory.queue import MemoryQueue
 from common.adapters.memory.state import MemoryState
@@ -121,6 +122,7 @@ class World:
             port(self.queue, "append", "mark_running", "finish"),
             port(self.workspace, "send"),
             FakeSealer(),
+            MemoryCredentials(),
             FakeRelay(),  # type: ignore[arg-type]
             Wakeups(FakeSignals()),
             1 << 20,

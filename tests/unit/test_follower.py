@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from common.adapters.memory.credentials import MemoryCredentials
 from common.adapters.memory.workspace import MemoryWorkspace, Process, When
 from common.domain.command import Kind, State
 from common.domain.errors import SecretsUnreadable, Unavailable
@@ -52,6 +53,7 @@ class World:
     def __init__(self) -> None:
         self.queue = FakeQueue()
         self.workspace = MemoryWorkspace()
+        self.credentials = MemoryCredentials()
         self.signals = FakeSignals()
         self.relay = FakeRelay()
         self.threads: list[threading.Thread] = []
@@ -87,6 +89,7 @@ class World:
             self.on_queue,
             self.on_workspace,
             FakeSealer(),
+            self.credentials,
             self.relay,  # type: ignore[arg-type]
             Wakeups(self.signals),
             1 << 20,
@@ -393,6 +396,34 @@ def test_a_claude_without_a_required_server_is_ended_before_it_costs_anything(wo
     row = world.run(hanging(world, init, require_mcp=True))
     assert ended(row) == ("failed", "mcp_failed")
     assert outcome(row)["detail"] == "not connected: a (failed)"
+
+
+def test_a_project_may_name_a_credential_for_claude(world: World) -> None:
+    """It goes with the job of claude alone, and nothing of the workspace's is mixed with it."""
+    world.credentials.texts["demo"] = "ANTHROPIC_API_KEY=sk-project"
+    jobs: list[Job] = []
+
+    def work(process: Process) -> int:
+        jobs.append(process.job)
+        return 0
+
+    row, shell = world.submit(Kind.CLAUDE), world.submit(script="x")
+    world.program(work, *module.job_for(row.command, {}, 1).argv)
+    world.program(work, "sh", "-c", "x")
+    world.run(row)
+    world.run(shell)
+    assert jobs[0].env["ANTHROPIC_API_KEY"] == "sk-project"
+    assert "ANTHROPIC_*" not in jobs[0].inherit
+    assert "ANTHROPIC_API_KEY" not in jobs[1].env
+
+
+def test_a_credential_that_cannot_be_used_starts_nothing(world: World) -> None:
+    """Not with another one either; what stands in it is not repeated."""
+    world.credentials.texts["demo"] = "sk-c4n4ry"
+    row = world.run(world.submit(Kind.CLAUDE))
+    assert ended(row) == ("failed", "start_failed")
+    assert outcome(row)["detail"].startswith("bad_credential: the credential of project demo")
+    assert "c4n4ry" not in outcome(row)["detail"]
 
 
 # -- starts --------------------------------------------------------------------------------------
