@@ -22,6 +22,9 @@ MAX_EVENT_BYTES: Final = (
 )  # the JSON of one event on the wire; intermediaries forward at least this much
 ROOM: Final = MAX_EVENT_BYTES - 512  # of it for what was printed: the rest are numbers and names
 
+_PLAIN: Final = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))  # what JSON writes as it is
+_SHORT: Final = b'"\\\b\f\n\r\t'
+
 STATE, OUTPUT, AGENT, APPROVAL, USAGE = "state", "output", "agent", "approval", "usage"
 WARNING, TRUNCATED, GAP, END = "warning", "truncated", "gap", "end"
 
@@ -106,7 +109,7 @@ def cut(data: bytes, room: int = ROOM) -> Iterator[bytes]:
     start = 0
     while start < len(data):
         piece = _head(data, start, room)
-        while (size := _shown_size(piece)) > room:
+        while (size := shown_size(piece)) > room:
             piece = _head(data, start, min(len(piece) - 1, len(piece) * room // size))
         yield piece
         start += len(piece)
@@ -117,5 +120,16 @@ def _head(data: bytes, start: int, size: int) -> bytes:
     return piece if start + size >= len(data) else piece[: complete_utf8(piece)] or piece
 
 
-def _shown_size(data: bytes) -> int:
-    return len(dumps(next(iter(text_or_base64(data).values()))))
+def shown_size(data: bytes) -> int:
+    """How long `data` is as a string of JSON: as text, or as base64 where it is none.
+
+    Counted where it can be: writing it all out would take longer than storing it.
+    """
+    if data.isascii():
+        escaped = data.translate(None, _PLAIN)
+        long = len(escaped.translate(None, _SHORT))  # \u0000; the others are \n and the like
+        return 2 + len(data) + len(escaped) + 4 * long
+    try:
+        return len(dumps(data.decode()))
+    except UnicodeDecodeError:
+        return 2 + 4 * ((len(data) + 2) // 3)

@@ -36,6 +36,8 @@ pytestmark = pytest.mark.skipif(
     not path_with_claude("").strip(":"), reason="no claude here: uv sync --extra claude"
 )
 
+SECRET = ("c4n4ry-mcp", "sk-stand-in")
+SEES = "echo seen; env | grep -v API_KEY"
 BASH = {"allowed_tools": ["Bash"]}
 BROKEN = {"mcp_servers": {"hub": {"command": "/nonexistent", "env": {"TOKEN": "c4n4ry-mcp"}}}}
 LONG, LONGER = "A" * 100_000, "B" * 1_500_000
@@ -59,7 +61,7 @@ class Row:
 
 
 ROWS: dict[str, Row] = {
-    "ok": Row([bash("echo seen"), text("fine")], "succeeded", "exit_zero", 0, options=BASH),
+    "ok": Row([bash(SEES), text("fine")], "succeeded", "exit_zero", 0, options=BASH),
     "denied": Row(
         [bash("touch canary"), text("no")],
         "succeeded",
@@ -111,11 +113,9 @@ ROWS: dict[str, Row] = {
         options=BASH,
     ),
     "stalled": Row([HANGS], "timed_out", "idle", None, body={"timeouts": {"idle_s": 4}}),
-    "too-long": Row([HANGS], "timed_out", "run", None, body={"timeouts": {"run_s": 4}}),
     "long-line": Row([text(LONG)], "succeeded", "exit_zero", 0),
     "longer-line": Row([text(LONGER)], "succeeded", "exit_zero", 0),
     "lingers": Row([text("done")], "succeeded", "exit_zero", None, body={"project": "hanging"}),
-    "environment": Row([bash("env"), text("x")], "succeeded", "exit_zero", 0, options=BASH),
 }
 
 
@@ -185,14 +185,16 @@ def test_an_ending_tells_what_it_took(ended: dict[str, dict[str, Any]]) -> None:
     assert (lingered["agent"]["result"], "did not exit" in lingered["detail"]) == ("done", True)
 
 
-def test_secrets_of_mcp_servers_are_nowhere(claude: Rdev, ended: dict[str, dict[str, Any]]) -> None:
-    """Not in the command, its events, its run directory, the database, or claude's own files."""
+def test_secrets_are_nowhere(claude: Rdev, ended: dict[str, dict[str, Any]]) -> None:
+    """Not in the command, its events, its run directory, logs, the database, or claude's files."""
     end = ended["mcp-optional"]
-    assert "c4n4ry-mcp" not in json.dumps(end) + json.dumps(claude.follow(end["id"]))
+    told = json.dumps(end) + json.dumps(claude.follow(end["id"])) + "".join(claude.output)
+    assert not any(canary in told for canary in SECRET)
     for path in claude.home.rglob("*"):  # the database's own files are among these
         if path.is_file():
             with suppress(OSError):  # PostgreSQL renames and removes its own
-                assert b"c4n4ry-mcp" not in path.read_bytes(), path
+                data = path.read_bytes()
+                assert not any(canary.encode() in data for canary in SECRET), path
 
 
 def test_events_say_what_claude_says(claude: Rdev, ended: dict[str, dict[str, Any]]) -> None:
@@ -201,7 +203,7 @@ def test_events_say_what_claude_says(claude: Rdev, ended: dict[str, dict[str, An
     items = [i for e in events if e["event"] == "agent" for i in e["data"]["view"]]
     kinds = [item["kind"] for item in items]
     assert kinds == ["init", "tool_call", "tool_result", "text", "result"]
-    assert items[2]["text"] == "seen"
+    assert items[2]["text"].startswith("seen\n")
     raw = [e["data"]["raw"] for e in events if e["event"] == "agent"]
     printed = claude.output_of(ended["ok"]["id"], "stdout").splitlines()
     assert [json.loads(line) for line in printed] == raw
@@ -230,7 +232,7 @@ def test_claude_knows_nothing_of_a_claude_around_it(
     claude: Rdev, ended: dict[str, dict[str, Any]]
 ) -> None:
     """Its environment has who it is, and nothing of ours or of what was inherited."""
-    printed = claude.output_of(ended["environment"]["id"], "stdout").decode()
+    printed = claude.output_of(ended["ok"]["id"], "stdout").decode()
     assert "CLAUDE_CODE_ENTRYPOINT=sdk-cli" in printed  # its own, not the inherited one
     assert "ANTHROPIC_BASE_URL" in printed
     assert "CLAUDE_CODE_SSE_PORT" not in printed
@@ -327,13 +329,31 @@ def test_a_cancel_leaves_no_tool_behind(claude: Rdev, begin: Callable[..., Run],
     assert mode == "graceful" or end["outcome"]["orphans_killed"] >= 1
 
 
-def test_the_runner_is_killed_in_the_middle(
+def kill_followers(command_id: str) -> None:
+    """SIGKILL of what reads a command's output in its workspace, once it is there."""
+    mark = f"RDEV_FOLLOWER={command_id.removeprefix('cmd_')}.".encode()
+
+    def found() -> list[int]:
+        pids = []
+        for entry in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark in entry.read_bytes():
+                    pids.append(int(entry.parent.name))
+        return pids
+
+    for pid in until("it is followed", found):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_followers_and_the_runner_are_killed_in_the_middle(
     claude: Rdev, model: MessagesApi, begin: Callable[..., Run]
 ) -> None:
     """One session, run once, its transcript whole and its cost what the model was asked for."""
     wait = "touch half; until [ -e whole ]; do sleep 0.1; done; echo seen"
     run = begin(bash(wait), text(LONG))
     run.reached("half")
+    kill_followers(run.id)
     claude.kill_function("on-command-queued")
     (run.folder / "whole").touch()
     end = claude.ended(run.id)
@@ -341,7 +361,7 @@ def test_the_runner_is_killed_in_the_middle(
     agent = end["outcome"]["agent"]
     assert (agent["num_turns"], agent["result"]) == (2, LONG)
     assert (agent["usage"]["input_tokens"], agent["usage"]["output_tokens"]) == (22, 14)
-    asked = [r for r in model.requests if "runner_is_killed" in json.dumps(r["messages"])]
+    asked = [r for r in model.requests if "runner_are_killed" in json.dumps(r["messages"])]
     assert len(asked) == 2
     lines = [json.loads(line) for line in claude.output_of(run.id, "stdout").splitlines()]
     assert [line.get("subtype") for line in lines].count("init") == 1

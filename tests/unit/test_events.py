@@ -24,6 +24,7 @@ from common.domain.events import (
     cut,
     dumps,
     payload,
+    shown_size,
     text_or_base64,
     timestamp,
 )
@@ -62,6 +63,17 @@ def test_pieces_are_the_bytes_and_none_is_too_long(raw: bytes, room: int) -> Non
     for piece in pieces:
         [shown] = text_or_base64(piece).values()
         assert 0 < len(dumps(shown)) <= room
+
+
+@given(
+    st.binary(max_size=60)
+    | st.text(max_size=60).map(str.encode)
+    | st.text('\0\x7f\n"\\a ').map(str.encode)
+)
+def test_the_size_that_is_counted_is_the_size_that_is_written(raw: bytes) -> None:
+    """Escape by escape."""
+    [shown] = text_or_base64(raw).values()
+    assert shown_size(raw) == len(dumps(shown))
 
 
 @pytest.mark.parametrize("piece", [b"x", b"\n", b"\0", "é".encode(), "𝄞".encode(), b"\xff"])
