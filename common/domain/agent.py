@@ -33,6 +33,7 @@ Line = dict[str, Any]
 REQUEST: Final = "control_request"
 MAX_PARSED: Final = 1024 * 1024
 _LONGEST_RESULT: Final = 256 * 1024  # the text of a longer one stays in the stream
+_LONGEST_WORD: Final = 100
 _ESCAPED: Final = 6  # bytes of JSON that one byte of a line can become: \u0000
 # After these claude works on; what else it may say behind its result changes nothing.
 _WORKING: Final = frozenset({"assistant", "user", "stream_event"})
@@ -142,7 +143,11 @@ class AgentLines:
         if self._offset <= self._told_until:
             return []
         self._ask(whole)
-        fields = {"type": said.get("type"), "uuid": said.get("uuid"), "size": line.size}
+        fields = {
+            "type": _word(said.get("type")),
+            "uuid": _word(said.get("uuid")),
+            "size": line.size,
+        }
         place = {"stream": "stdout", "offset": line.start}
         said_of_it = {"truncated": True, "raw": said, "view": view(whole)}
         return [NewEvent.of(AGENT, fields | place | said_of_it)]
@@ -210,6 +215,10 @@ def line_in(stream: str | None, data: bytes) -> Line | None:
     value = _object(data) or {}
     line = value if stream is not None else value.get("raw")
     return line if isinstance(line, dict) else None
+
+
+def _word(value: Any) -> str | None:
+    return value[:_LONGEST_WORD] if isinstance(value, str) else None
 
 
 def _start_of_long(stream: str | None, data: bytes) -> int | None:

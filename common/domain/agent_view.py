@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 MAX_TEXT: Final = 1000  # characters of one text
+MAX_WORD: Final = 200  # of a name, an id
+MAX_VIEW: Final = 16 * 1024  # bytes of JSON; escapes may swell a text by twelve
 MAX_ITEMS: Final = 8  # claude prints one content block a line; this bounds what it may do one day
 Item = dict[str, Any]
 
@@ -21,7 +23,9 @@ def view(line: dict[str, Any]) -> list[Item]:
     items = [item for _, item in zip(range(MAX_ITEMS), make(line), strict=False)] if make else []
     parent = line.get("parent_tool_use_id")
     if isinstance(parent, str):  # said by a subagent
-        items = [item | {"parent": _clip(parent)} for item in items]
+        items = [item | {"parent": _word(parent)} for item in items]
+    while items and len(json.dumps(items)) > MAX_VIEW:
+        items.pop()
     return items
 
 
@@ -122,7 +126,7 @@ def _text(value: Any) -> str:
 
 
 def _word(value: Any) -> str | None:
-    return _clip(value) if isinstance(value, str) else None
+    return _clip(value, MAX_WORD) if isinstance(value, str) else None
 
 
 def _number(value: Any) -> int | float | None:
@@ -143,5 +147,5 @@ def _json(value: Any) -> str:
         return ""
 
 
-def _clip(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+def _clip(text: str, most: int = MAX_TEXT) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -13,7 +13,7 @@ import re
 from typing import Any, Final, NoReturn
 
 MAX_MEMBER: Final = 4 * 1024
-MAX_KEPT: Final = 16 * 1024  # all members together
+MAX_KEPT: Final = 12 * 1024  # all members together; written again, escapes can swell them by three
 # What can be passed over at once: in a string, within a member's value, and between members. Whole
 # strings and all but brackets, so that the loop in Python turns seldom; possessive, so that a match
 # remembers no way back.

@@ -147,10 +147,24 @@ def shown(event: NewEvent) -> bytes:
 
 
 @given(st.lists(LINES, max_size=4), st.lists(st.integers(0, 10**6), max_size=4))
+@settings(max_examples=30)
 def test_no_event_is_longer_than_64_kib_on_the_wire(lines: list[bytes], cuts: list[int]) -> None:
     """JSON escapes included, wherever the numbers are as long as they get."""
     for event in run(b"\n".join(lines), cuts, offset=2**50)[0]:
         assert len(shown(event)) <= MAX_EVENT_BYTES
+
+
+@pytest.mark.parametrize("size", [2 * BORDER, 2 * MAX_PARSED])
+def test_what_is_said_of_a_long_line_fits_too(size: int) -> None:
+    """Also where all its small members are as large as they get, and swell."""
+    members = {f"m{n}": "𝄞" * 700 for n in range(40)}
+    blocks = [{"type": "text", "text": "𝄞" * 5000}] * 9
+    line = {"type": "user", "uuid": "𝄞" * 700, "message": {"content": blocks}} | members
+    raw = json.dumps(line | {"fill": "x" * size}, ensure_ascii=False).encode() + b"\n"
+    events, _ = run(raw, [])
+    check(raw, events)
+    assert events[-1].type == AGENT
+    assert all(len(shown(event)) <= MAX_EVENT_BYTES for event in events)
 
 
 def test_the_longest_line_that_fits_is_one_event() -> None:

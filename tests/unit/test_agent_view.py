@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.domain.agent_view import MAX_TEXT, view
-from common.domain.events import MAX_EVENT_BYTES, dumps
+from common.domain.agent_view import MAX_TEXT, MAX_VIEW, view
+from common.domain.events import dumps
 
 CAPTURES = Path(__file__).parents[1] / "fixtures" / "claude-2.1.197"
 
@@ -137,4 +137,15 @@ def test_no_line_breaks_a_view(kind: str, fields: dict[str, Any]) -> None:
     """Whatever a line holds, its view is JSON and leaves room for it."""
     blocks = {"message": {"content": fields.get("message")}}
     for line in ({"type": kind} | fields, {"type": kind} | fields | blocks):
-        assert len(dumps(view(line))) < MAX_EVENT_BYTES
+        assert len(dumps(view(line))) <= MAX_VIEW
+
+
+def test_a_view_is_small_whatever_it_is_of() -> None:
+    """What does not fit is left out: the line has it."""
+    blocks = [{"type": "text", "text": "𝄞" * 2000}] * 9
+    servers = [{"name": "𝄞" * 500, "status": "𝄞" * 500}] * 99
+    for line in (
+        {"type": "assistant", "message": {"content": blocks}, "parent_tool_use_id": "𝄞" * 999},
+        {"type": "system", "subtype": "init", "mcp_servers": servers},
+    ):
+        assert len(dumps(view(line))) <= MAX_VIEW

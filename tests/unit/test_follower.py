@@ -822,10 +822,28 @@ def test_a_database_that_is_away_while_it_runs_ends_the_reading_at_once(
     assert row.bytes_of(stream) == b"one\ntwo\n"
 
 
+LONG_LINES = b"".join(
+    json.dumps(line).encode() + b"\n"
+    for line in (
+        {"type": "system", "subtype": "init"},
+        {"type": "user", "uuid": "u", "fill": "é" * 50_000},
+        {"type": "result", "subtype": "success", "is_error": False, "result": "x" * 150_000},
+    )
+)
+
+
+def long_lines(world: World) -> Row:
+    """A claude whose lines are longer than an event and than what is read at once."""
+    row = world.submit(Kind.CLAUDE)
+    world.program(lambda p: p.write(LONG_LINES) or 0, *module.job_for(row.command, {}, 1).argv)
+    return row
+
+
 SCENARIOS: dict[str, Callable[[World], Row]] = {
     "shell": lambda w: (Gate(w).open(), w.submit())[1],
     "separate": lambda w: (Gate(w).open(), w.submit(streams="separate"))[1],
     "claude": lambda w: claude(w, "tool_ok"),
+    "long_lines": long_lines,
     "cut": lambda w: (w.program(lambda p: p.write(b"x" * (2 << 20)) or 0), w.submit())[1],
     "start_failed": lambda w: w.submit(cwd="nowhere"),
 }
@@ -833,8 +851,12 @@ SCENARIOS: dict[str, Callable[[World], Row]] = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_the_database_may_be_away_at_any_call(scenario: str, after: bool) -> None:
+def test_the_database_may_be_away_at_any_call(
+    scenario: str, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """n = 1, 2, 3 … until no fault fires: always one run, all bytes once, one end."""
+    if scenario == "long_lines":
+        monkeypatch.setattr(module, "READ_BYTES", 70_000)
     for at in range(1, 100):
         world = World()
         faults = Faults(at, after=after)
@@ -848,6 +870,10 @@ def test_the_database_may_be_away_at_any_call(scenario: str, after: bool) -> Non
         assert len(world.started) == (0 if scenario == "start_failed" else 1)
         expected = {"shell": b"one\ntwo\n", "cut": b"x" * (1 << 20)}.get(scenario)
         assert expected is None or row.bytes_of("merged") == expected
+        if scenario == "long_lines":
+            assert row.bytes_of("stdout") == LONG_LINES
+            assert [e.type for e in row.events].count(AGENT) == 3
+            assert len(outcome(row)["agent"]["result"]) == 150_000
         said = [event.type for event in row.events if event.type in (TRUNCATED, END)]
         assert said == [TRUNCATED, END] if scenario == "cut" else [END]
         assert row.command.state is (

@@ -69,8 +69,8 @@ def test_a_large_member_is_passed_over(large: Any, cuts: list[int]) -> None:
 def test_what_is_kept_is_bounded() -> None:
     """Many members are small only one by one."""
     found = fed(json.dumps({f"m{n}": "x" * (MAX_MEMBER - 50) for n in range(9)}).encode())
-    assert len(found.kept) == 4
-    assert len(found.too_large) == 5
+    assert len(found.kept) == 3
+    assert len(found.too_large) == 6
 
 
 @pytest.mark.parametrize(
