@@ -69,6 +69,5 @@ class Approve:
             raise Conflict("somebody was faster, or its time is over")
         self._wakeups.state(command.id, command.project)
         self._wakeups.control(command.id)
-        decided = self._store.find(command.id, asked.tool_use_id)
-        assert decided is not None
-        return decided
+        now = self._store.list(command.id)
+        return next(one for one in now if one.request_id == asked.request_id)

@@ -72,6 +72,14 @@ def test_a_decision_is_stored_and_announced(api: Api, store: MemoryApprovals) ->
     until("both are told", lambda: wanted <= set(api.signals.said))
 
 
+def test_the_answer_is_about_what_was_decided(api: Api, store: MemoryApprovals) -> None:
+    """claude may ask about one tool use again while the first request still waits."""
+    token = api.audit_state.commands[ID].token
+    store.ask(ID, token, Asked("r2", "toolu_1", "Bash", b"{}"), 60)
+    assert [decide(client(api)).json()["state"] for _ in range(2)] == ["allowed", "allowed"]
+    assert decide(client(api)).status_code == 409
+
+
 def test_it_is_decided_once(api: Api, store: MemoryApprovals) -> None:
     """The same again is a conflict too, and says how it was decided."""
     assert decide(client(api)).status_code == 200
