@@ -131,13 +131,16 @@ class Api:
         """PUT over one version; a repetition of what was done already is done again in peace."""
         return self._request("PUT", path, content=_encoded(body), headers=_condition(if_match))
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
-        """POST to something that is harmless to ask twice (cancel)."""
-        return self._request("POST", path, content=_encoded(body))
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, kind: str | None = None
+    ) -> Answer:
+        """POST to something that is harmless to ask twice (cancel); `kind` is the media type."""
+        headers = {} if kind is None else {"Content-Type": kind}
+        return self._request("POST", path, content=_encoded(body), headers=headers)
 
-    def patch(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """PATCH; asking twice comes to the same."""
-        return self._request("PATCH", path, content=_encoded(body))
+    def patch(self, path: str, body: Mapping[str, Any], *, if_match: str | None = None) -> Answer:
+        """PATCH; asking twice comes to the same, or is refused with the ETag of before."""
+        return self._request("PATCH", path, content=_encoded(body), headers=_condition(if_match))
 
     def create(self, path: str, body: Mapping[str, Any] | None, *, starting: bool) -> Answer:
         """POST that creates; one Idempotency-Key for all repetitions, so it happens once.

@@ -23,10 +23,14 @@ _MOST: Final = 10_000
 _SLACK: Final = 100
 """Ids made within one millisecond, or by servers whose clocks differ, are not in strict order."""
 _SHOWN: Final = 8
+_UNORDERED: Final = frozenset({"dlt"})
+"""Kinds whose ids do not begin with their time."""
 _LISTED_BY: Final = {
     "keys": "keys ls",
     "webhooks": "webhooks ls",
     "deliveries": "webhooks deliveries",
+    "triggers": "triggers ls",
+    "dead-letters": "events dead --all",
 }
 
 
@@ -38,6 +42,16 @@ def command_id(api: Api, text: str) -> str:
 def key_id(api: Api, text: str) -> str:
     """The id of the one key that `text` begins; raises WrongUsage for none or several."""
     return _resolve(api, "/v1/keys", "key", text)
+
+
+def trigger_id(api: Api, text: str) -> str:
+    """The id of the one trigger that `text` begins; raises WrongUsage for none or several."""
+    return _resolve(api, "/v1/triggers", "trg", text)
+
+
+def letter_id(api: Api, text: str) -> str:
+    """The id of the one dead letter that `text` begins; raises WrongUsage for none or several."""
+    return _resolve(api, "/v1/events/dead-letters", "dlt", text)
 
 
 def session_id(api: Api, project: str, text: str) -> str:
@@ -70,7 +84,7 @@ def _resolve(api: Api, path: str, kind: str, text: str) -> str:
         raise WrongUsage(f"{printable(text)!r} is not an id or the beginning of one ({kind}_…)")
     if len(wanted) >= len(kind) + 1 + _DIGITS:
         return wanted
-    found = _matches(api, path, wanted)
+    found = _matches(api, path, kind, wanted)
     if wanted in found:
         return wanted
     if len(found) == 1:
@@ -78,13 +92,13 @@ def _resolve(api: Api, path: str, kind: str, text: str) -> str:
     raise WrongUsage(_none_or_many(wanted, found), hint=_hint(path, found))
 
 
-def _matches(api: Api, path: str, wanted: str) -> list[str]:
+def _matches(api: Api, path: str, kind: str, wanted: str) -> list[str]:
     found, passed = [], 0
     for item in api.pages(path, {}, limit=_MOST):
         identifier = str(item.get("id", "")) if isinstance(item, dict) else ""
         if identifier.startswith(wanted):
             found.append(identifier)
-        elif identifier < wanted:
+        elif identifier < wanted and kind not in _UNORDERED:
             passed += 1
         if passed > _SLACK:
             break

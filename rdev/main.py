@@ -19,6 +19,7 @@ from rdev.commands.cancel import cancel
 from rdev.commands.claude import claude
 from rdev.commands.config import config
 from rdev.commands.doctor import doctor
+from rdev.commands.events import events
 from rdev.commands.git import git
 from rdev.commands.keys import keys
 from rdev.commands.login import login
@@ -31,6 +32,7 @@ from rdev.commands.retry import retry
 from rdev.commands.run import run
 from rdev.commands.sessions import sessions
 from rdev.commands.show import show
+from rdev.commands.triggers import triggers
 from rdev.commands.up import up
 from rdev.commands.usage import usage
 from rdev.commands.wait import wait
@@ -48,8 +50,8 @@ def cli() -> None:
 for _verb in (
     up, doctor, run, claude, git,
     ps, show, logs, wait, cancel, retry,
-    projects, config, sessions, approvals, queue, usage, keys, webhooks, audit,
-    login, whoami, migrate,
+    projects, config, sessions, approvals, queue, usage,
+    triggers, events, webhooks, keys, audit, login, whoami, migrate,
 ):  # fmt: skip
     cli.add_command(_verb)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from rdev.text import parse_duration, require_utf8
+
+_RATE = re.compile(r"([0-9]{1,7})/(\w+)")
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -72,7 +78,50 @@ class Pair(click.ParamType[tuple[str, str]]):
         return "write NAME=VALUE"
 
 
+class Rate(click.ParamType[dict[str, int]]):
+    """`100/60` or `100/1m`: that many requests in that time."""
+
+    name = "n/duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, int]:
+        """As the API writes it; a usage error for anything else."""
+        if isinstance(value, dict):
+            return value
+        match = _RATE.fullmatch(value)
+        if match is None:
+            self.fail("write it as 100/60 or 100/1m", param, ctx)
+        try:
+            return {"limit": int(match[1]), "window_s": parse_duration(match[2])}
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Json(click.ParamType[Any]):
+    """JSON as it stands, or `@FILE` with it, `@-` for standard input."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value; a usage error for what is not JSON."""
+        if not isinstance(value, str):
+            return value
+        try:
+            if value == "@-":
+                value = sys.stdin.buffer.read().decode()
+            elif value.startswith("@"):
+                value = Path(value[1:]).read_bytes().decode()
+            return json.loads(value)
+        except OSError as error:
+            self.fail(f"{value[1:]}: {error.strerror}", param, ctx)
+        except ValueError as error:
+            self.fail(f"this is not JSON: {error}", param, ctx)
+
+
 TEXT = Text()
+RATE = Rate()
+JSON = Json()
 DURATION = Duration()
 ENVIRONMENT = Pair(from_environment=True)
 LABEL = Pair(from_environment=False)

@@ -18,27 +18,43 @@ MARK: Final = "\0"  # stands for a value; no script can hold NUL
 
 _NAME: Final = re.compile(r"\$(?:[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-])")
 _BRACED: Final = re.compile(r"\$\{[^'\"\\`${}()\0]*\}")
-_SUBSTITUTED: Final = re.compile(r"\$\([^'\"\\`#{}()<\0]*\)")
+# Without `case`, whose patterns have a bracket that closes nothing.
+_SUBSTITUTED: Final = re.compile(r"\$\((?![^()]*\bcase\b)[^'\"\\`#{}()<\0]*\)")
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
-_KEYWORDS: Final = frozenset(
-    {"if", "then", "elif", "else", "do", "while", "until", "!", "{", "time", "coproc"}
-)
+_REDIRECTION: Final = re.compile(r"[0-9]*[<>]+[|&]?")
+_KEYWORDS: Final = frozenset({"if", "then", "elif", "else", "do", "while", "until", "!"})
 # They read their words as code, as names to set, or as another program to run.
 _READ_AS_CODE: Final = frozenset(
     {"eval", "let", "declare", "typeset", "local", "readonly", "export", "unset", "trap", "alias"}
     | {"read", "mapfile", "readarray", "getopts", "source", ".", "exec", "command", "builtin"}
-    | {"env", "nohup", "sudo", "su", "xargs", "sh", "bash", "dash", "zsh", "ksh", "busybox"}
+    | {
+        "env",
+        "nohup",
+        "sudo",
+        "doas",
+        "su",
+        "xargs",
+        "time",
+        "coproc",
+        "ssh",
+        "watch",
+        "sh",
+        "bash",
+        "dash",
+        "zsh",
+        "ksh",
+        "busybox",
+    }
 )
 _SEPARATORS: Final = frozenset("\n;&|()")
 _MEANINGFUL: Final = frozenset("\\'\"$" + MARK)
-_BEFORE_COMMENT: Final = frozenset(" \t\n;&|()<>")
+_BEFORE_COMMENT: Final = frozenset(" \t<>")
 
 IN_QUOTES: Final = "stands inside quotes: take them away, it gets its own"
 IN_COMMENT: Final = "stands in a comment"
 AFTER: Final = "comes right behind `$` or `\\`, which change what its quotes mean"
 AS_PROGRAM: Final = "names the program to run"
 AS_CODE: Final = "goes to {} that would read it as code"
-IN_TEST: Final = "stands in [[ … ]], where a shell may compute it: use [ … ]"
 UNCLEAR: Final = (
     "stands in or behind {}, on whose end shells differ; put values first:"
     ' `name={{{{ data.path }}}}`, then "$name"'
@@ -63,19 +79,17 @@ def complaint(script: str) -> str | None:
             end = AFTER if script[at + 1] == MARK else at + 2
         elif character in "'\"":
             end = _end_of_quotes(script, at)
-        elif character == "#" and (at == 0 or script[at - 1] in _BEFORE_COMMENT):
+        elif character == "#" and (not command or command[-1] in _BEFORE_COMMENT):
             end = _end_of_comment(script, at)
         elif character == "$":
             end = _end_of_expansion(script, at)
-        elif script.startswith("[[", at) and MARK in script[at:].partition("]]")[0]:
-            return IN_TEST
         elif unclear := _unclear(script, at):
             return UNCLEAR.format(unclear)
         if isinstance(end, str):
             return end
-        if character in _SEPARATORS:
+        if character in _SEPARATORS and not (character == "&" and command[-1:] in ("<", ">")):
             command = ""
-        elif character != "#" or end == at + 1:
+        elif script[at:end] != "\\\n" and (character != "#" or end == at + 1):
             command += "x" if character in _MEANINGFUL else character
         at = end
     return None
@@ -85,11 +99,14 @@ def _misplaced(before: str) -> str | None:
     """`before`: the simple command so far."""
     attached = bool(before) and before[-1] not in " \t"
     words = before.split()
-    while words and (words[0] in _KEYWORDS or _ASSIGNMENT.match(words[0])):
-        if len(words) == 1 and attached and _ASSIGNMENT.match(words[0]):
-            return None
-        del words[0]
-    if not words or (len(words) == 1 and attached and not words[0].endswith((">", "<"))):
+    if "{" in words:
+        del words[: len(words) - words[::-1].index("{")]
+    while words and (skipped := _before_program(words[0])):
+        if len(words) < skipped or (attached and len(words) == skipped):
+            # It is the value of an assignment, or where a redirection leads to.
+            return None if words[0] not in _KEYWORDS else AS_PROGRAM
+        del words[:skipped]
+    if not words or (len(words) == 1 and attached):
         return AS_PROGRAM
     program = words[0].rpartition("/")[2]
     if program in _READ_AS_CODE:
@@ -97,6 +114,15 @@ def _misplaced(before: str) -> str | None:
     if program in ("test", "[", "printf") and "-v" in words:
         return AS_CODE.format(f"{program} -v")
     return None
+
+
+def _before_program(word: str) -> int:
+    """How many words from this one on come before a program's name; 0: it is one."""
+    if word in _KEYWORDS or _ASSIGNMENT.match(word):
+        return 1
+    if redirection := _REDIRECTION.match(word):
+        return 2 if redirection[0] == word else 1
+    return 0
 
 
 def _end_of_quotes(script: str, start: int) -> int | str:
@@ -152,6 +178,4 @@ def _unclear(script: str, at: int) -> str | None:
     if script[at] == "`":
         return "back-quotes"
     two = script[at : at + 2]
-    if two == "<<":
-        return "`<<`"
-    return f"`{two}`" if two in ("((", "<(", ">(") else None
+    return f"`{two}`" if two in ("<<", "((", "<(", ">(", "=(", "[[") else None

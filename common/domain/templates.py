@@ -28,6 +28,7 @@ _PLACE: Final = re.compile(r"\{\{\{\{|\{\{(?:[ \t]*([A-Za-z0-9_.-]{1,200})[ \t]*
 _STEP: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ATTRIBUTE: Final = re.compile(r"[a-z0-9]{1,64}")
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "busybox"})
+_ARGUMENT: Final = re.compile(r"command\.argv\[([0-9]+)\]")
 _CODE_OPTION: Final = re.compile(r"-[A-Za-z]*c")
 SAMPLE: Final = "1"  # stands for every value when a template itself is checked
 
@@ -206,8 +207,8 @@ def _complaint(command: Mapping[str, Any], field: str, parts: Text) -> str | Non
         marked = "".join(part if isinstance(part, str) else shell_words.MARK for part in parts)
         wrong = shell_words.complaint(marked)
         return f"a place {wrong}" if wrong else None
-    if kind == "shell" and field.startswith("command.argv["):
-        return _complaint_of_argument(command["argv"], int(field[13:-1]))
+    if kind == "shell" and (match := _ARGUMENT.fullmatch(field)):
+        return _complaint_of_argument(command["argv"], int(match[1]))
     if _is_git_argument(command, field):
         return "a place cannot name git's verb" if field == "command.args[0]" else None
     if kind == "claude" and field == "command.prompt":

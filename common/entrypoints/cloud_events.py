@@ -51,6 +51,8 @@ def parse(headers: Headers, body: bytes) -> IncomingEvent:
     """A CloudEvent in binary or structured mode. Raises InvalidRequest."""
     structured = headers.get("content-type", "").startswith(STRUCTURED)
     envelope = strict_json.loads(body) if structured else None
+    if isinstance(envelope, dict) and any(name != name.lower() for name in envelope):
+        raise InvalidRequest("names of attributes have no capitals")  # the SDK would merge them
     try:
         event = from_http(dict(headers), body, data_unmarshaller=lambda raw: raw)
     except (GenericException, ValueError, TypeError, AttributeError, KeyError) as error:

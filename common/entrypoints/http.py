@@ -115,7 +115,7 @@ class _Endpoint:
         self, error: RdevError, route: Route | None, scope: Scope, headers: Headers, rid: str
     ) -> None:
         """Let the audit trail know what was refused, by the public part of the key only."""
-        if route is None or not route.scopes:
+        if route is None or not (route.scopes or route.signed):
             return
         self.app.refusals.note(
             status_of(error)[0],

@@ -37,6 +37,8 @@ def inbound(event: IncomingEvent, channel: Channel) -> Inbound:
             raise InvalidRequest(f"{name[:60]!r} is no attribute's name (a to z and 0 to 9)")
         if _CONTROL.search(value):
             raise InvalidRequest(f"{name}: control characters are not allowed")
+    if event.attributes.get("specversion") != "1.0":
+        raise InvalidRequest("specversion must be 1.0")
     if not (event.id and event.source and event.type):
         raise InvalidRequest("id, source and type must not be empty")
     if len(event.body) > MAX_EVENT:

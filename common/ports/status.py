@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -27,6 +27,7 @@ class Numbers:
     oldest_age_s: float  # of the longest waiting command, 0 when none waits
     outbox_pending: int
     outbox_oldest_age_s: float
+    dead_letters: dict[str, int] = field(default_factory=dict)  # reason → not replayed yet
 
 
 class SystemStatus(Protocol):

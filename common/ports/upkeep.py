@@ -19,6 +19,7 @@ class Retention:
     dead_letters_days: int = 30
     deliveries_days: int = 90
     seen_events_days: int = 30  # never less than what makes an event stale
+    most_refused: int = 10_000  # dead letters, and refusals seen: anybody may cause them
 
 
 @dataclass(frozen=True)

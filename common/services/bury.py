@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -12,6 +13,7 @@ from common.services import telemetry
 
 MAX_DATA = 64 * 1024
 MAX_DETAIL = 500
+_STATUS = re.compile(r"[0-9]{3}")  # anybody may write the attribute, and reasons are counted
 
 
 def letter(attributes: Mapping[str, str], body: bytes, flaw: str = "") -> DeadLetter:
@@ -20,7 +22,8 @@ def letter(attributes: Mapping[str, str], body: bytes, flaw: str = "") -> DeadLe
     Its id follows from (source, id), so a repeated delivery is the same row. What has no id is
     known by its content.
     """
-    why = UNREADABLE if flaw else attributes.get("knativeerrorcode", "failed")
+    code = attributes.get("knativeerrorcode", "")
+    why = UNREADABLE if flaw else code if _STATUS.fullmatch(code) else "failed"
     detail = flaw or attributes.get("knativeerrordest", "")
     return _letter("delivery", attributes, body, f"delivery_{why}", detail)
 

@@ -66,6 +66,11 @@ class Health:
         ]
         lines.append("# TYPE rdev_queue_depth gauge")
         lines += [f'rdev_queue_depth{{priority="{p}"}} {c}' for p, c in n.queue_depth.items()]
+        if n.dead_letters:
+            lines.append("# TYPE rdev_dead_letters gauge")
+            lines += [
+                f'rdev_dead_letters{{reason="{r}"}} {c}' for r, c in sorted(n.dead_letters.items())
+            ]
         if found := self._dependencies():
             lines.append("# TYPE rdev_breaker_state gauge")
             lines += [

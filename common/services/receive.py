@@ -154,7 +154,7 @@ class Receive:
         refused = [r.match for r in results if r.match.outcome is Outcome.REFUSED]
         for match in refused:
             telemetry.event_refused.add(1, {"reason": match.reason or ""})
-        if any(not r.duplicate for r in results if r.match in refused):
+        if refused:  # also those of before: whoever recorded them may have died right then
             self._bury(_refusal(event, refused, found, only))
         return Received(event, _outcome(results), results)
 

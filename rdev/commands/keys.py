@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -12,36 +11,15 @@ import click
 from rdev import ids
 from rdev.app import App
 from rdev.errors import OutcomeUnknown, ServerFault, WrongUsage
-from rdev.options import DURATION, TEXT, output_option
+from rdev.options import DURATION, RATE, TEXT, output_option
 from rdev.table import render
-from rdev.text import age, parse_duration, parse_time, printable
+from rdev.text import age, parse_time, printable
 from rdev.verb import Verbs
 
 if TYPE_CHECKING:
     from rdev.output import Console
 
 _MOST = 10_000
-_RATE = re.compile(r"([0-9]{1,7})/(\w+)")
-
-
-class Rate(click.ParamType[dict[str, int]]):
-    """`100/60` or `100/1m`: that many requests in that time."""
-
-    name = "n/duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, int]:
-        """As the API writes it; a usage error for anything else."""
-        if isinstance(value, dict):
-            return value
-        match = _RATE.fullmatch(value)
-        if match is None:
-            self.fail("write it as 100/60 or 100/1m", param, ctx)
-        try:
-            return {"limit": int(match[1]), "window_s": parse_duration(match[2])}
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.group(cls=Verbs)
@@ -68,7 +46,7 @@ def keys() -> None:
     help="Only from there, such as 10.0.0.0/8.",
 )
 @click.option("--expires-in", type=DURATION, help="How long it works, such as 30d.")
-@click.option("--rate-limit", type=Rate(), help="Most requests in a time, such as 100/1m.")
+@click.option("--rate-limit", type=RATE, help="Most requests in a time, such as 100/1m.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Most commands at once.")
 @output_option(("text", "json", "jsonl"))
 @click.argument("name", type=TEXT, metavar="NAME")
@@ -116,7 +94,7 @@ def show(app: App, /, identifier: str, mode: str) -> int:
 @click.option("--any-ip", is_flag=True, help="From everywhere.")
 @click.option("--expires-in", type=DURATION, help="How long it works from now on, such as 30d.")
 @click.option("--never-expires", is_flag=True, help="It works until it is revoked.")
-@click.option("--rate-limit", type=Rate(), help="Most requests in a time, such as 100/1m.")
+@click.option("--rate-limit", type=RATE, help="Most requests in a time, such as 100/1m.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Most commands at once.")
 @click.option("--no-max-concurrent", is_flag=True, help="As many commands as there is room for.")
 @output_option(("text", "json", "jsonl"))

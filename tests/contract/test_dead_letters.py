@@ -106,3 +106,14 @@ def test_a_replay_is_in_the_audit_trail(world: World) -> None:
     assert (row.key_id, row.target, row.project) == (
         caller.key_id, show(LETTER, one.id), "demo",
     )  # fmt: skip
+
+
+def test_the_newest_so_many_are_kept(world: World) -> None:
+    """Anybody may cause some, so there is a most, however new they are."""
+    made = [letter() for _ in range(4)]
+    for one in made:
+        world.dead_letters.bury(one)
+        world.pass_time(1)
+    assert world.upkeep.drop_expired(Retention(most_refused=3))["dead_letters"] == 1
+    assert [x.id for x in world.dead_letters.list(LetterFilter())] == [x.id for x in made[:0:-1]]
+    assert world.upkeep.drop_expired(Retention(most_refused=3))["dead_letters"] == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from common.domain.command import Priority
-from tests.contract.conftest import World
+from common.domain.identifiers import new_id
+from common.ports.dead_letters import DeadLetter
+from tests.contract.conftest import ORIGIN, World
 
 
 def test_the_store_answers_and_knows_its_schema(world: World) -> None:
@@ -36,5 +38,19 @@ def test_numbers_count_what_is_there(world: World) -> None:
     assert numbers.commands == {("shell", "succeeded"): 1, ("shell", "queued"): 2}
     assert numbers.queue_depth == {"urgent": 0, "high": 0, "normal": 1, "low": 1}
     assert 100 <= numbers.oldest_age_s < 200
+    assert numbers.dead_letters == {}
     assert numbers.outbox_pending == 7  # the key too
     assert 100 <= numbers.outbox_oldest_age_s < 200
+
+
+def test_dead_letters_are_counted_until_they_are_replayed(world: World) -> None:
+    """By reason."""
+    _, caller = world.key()
+    letters = [
+        DeadLetter(new_id(), "1", "/s", "t", None, reason, "", {}, b"")
+        for reason in ("stale", "stale", "no_trigger")
+    ]
+    for letter in letters:
+        world.dead_letters.bury(letter)
+    world.dead_letters.replayed(letters[0].id, "submitted", caller, ORIGIN)
+    assert world.status.numbers().dead_letters == {"stale": 1, "no_trigger": 1}

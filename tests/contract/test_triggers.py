@@ -305,6 +305,20 @@ def test_what_was_seen_is_kept_for_30_days(world: World) -> None:
     assert world.triggers.seen(b"1") is None
 
 
+def test_the_newest_refusals_are_kept(world: World) -> None:
+    """Nothing ran for them, so that many are enough; what ran is known for its 30 days."""
+    world.project()
+    _, caller = world.key()
+    made = stored(world, caller)
+    world.submit(caller, firing=firing(made))
+    for number in range(3):
+        world.pass_time(1)
+        no = Match(made.id, str(number), "/s", "t", Outcome.REFUSED, reason="why")
+        world.triggers.refused(b"r%d" % number, no)
+    assert world.upkeep.drop_expired(Retention(most_refused=2))["seen_events"] == 1
+    assert [m.event_id for m in world.triggers.matches(made.id, None, None, 9)] == ["2", "1", "1"]
+
+
 # -- owners ----------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ PAGES = (
     "docs/guides/claude-config.md",
     "docs/guides/keys.md",
     "docs/guides/audit.md",
+    "docs/guides/triggers.md",
+    "docs/guides/events.md",
 )
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

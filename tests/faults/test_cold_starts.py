@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from tests.harness.running import Rdev, until
@@ -40,12 +39,14 @@ def public_requests(command_id: str) -> dict[str, Ask]:
     return {
         "audit": get("/v1/audit"),
         "commands": get(f"/v1/commands/{command_id}"),
+        "events": get("/v1/events/dead-letters"),
         "health": get("/ready"),
         "keys": get("/v1/keys"),
         "projects": get("/v1/projects/demo"),
         "queue": get("/v1/queue"),
         "reference": get("/openapi.json"),
         "stream": get(f"/v1/streams/commands/{command_id}"),
+        "triggers": get("/v1/triggers"),
         "usage": get("/v1/usage"),
         "webhooks": get("/v1/webhooks"),
     }
@@ -63,7 +64,7 @@ class Cold:
         self._public = public_requests(command_id)
         self.names = sorted(one["name"] for one in rdev.status())
         assert self._public.keys() < set(self.names)
-        self._internal = internal_address(rdev)
+        self._internal = rdev.internal_url
         self._one_at_a_time = {name: threading.Lock() for name in self.names}
 
     def ask(self, name: str) -> list[int]:
@@ -83,17 +84,6 @@ class Cold:
     def status(self, name: str) -> int:
         """What a warm function answers."""
         return 200 if name in self._public else 202
-
-
-def internal_address(rdev: Rdev) -> str:
-    """The other port on which `rdev up` itself listens: cluster-local addresses are there."""
-    assert rdev.process is not None
-    ports = {
-        one.laddr.port
-        for one in psutil.Process(rdev.process.pid).net_connections("tcp4")
-        if one.status == psutil.CONN_LISTEN
-    } - {httpx.URL(rdev.url).port}
-    return f"http://127.0.0.1:{ports.pop()}"
 
 
 @pytest.mark.timeout(120 + 3 * STARTS)

@@ -139,6 +139,17 @@ class Rdev:
             os.kill(pid, number)
         return pids
 
+    @property
+    def internal_url(self) -> str:
+        """The other port on which `rdev up` listens: cluster-local addresses and the broker."""
+        assert self.process is not None
+        ports = {
+            one.laddr.port
+            for one in psutil.Process(self.process.pid).net_connections("tcp4")
+            if one.status == psutil.CONN_LISTEN
+        } - {httpx.URL(self.url).port}
+        return f"http://127.0.0.1:{ports.pop()}"
+
     # -- talking -------------------------------------------------------------------------------
 
     @property

@@ -36,10 +36,14 @@ def test_has_the_verbs_of_the_design() -> None:
         "sessions ls", "sessions show", "approvals ls", "approvals allow", "approvals deny",
         "queue ls", "queue pause", "queue resume", "audit export", "audit verify",
         "config ls", "config get", "config put", "config rm", "config validate",
-        "config effective", "login", "whoami",
+        "config effective",
         "webhooks create", "webhooks ls", "webhooks show", "webhooks update", "webhooks rm",
         "webhooks rotate", "webhooks ping", "webhooks deliveries", "webhooks redeliver",
         "webhooks recover",
+        "triggers create", "triggers ls", "triggers show", "triggers update", "triggers rm",
+        "triggers enable", "triggers disable", "triggers rotate", "triggers test",
+        "triggers matches", "events send", "events dead", "events replay",
+        "login", "whoami",
     }  # fmt: skip
     assert wanted == {" ".join(path) for path in NAMES}
 
@@ -77,8 +81,9 @@ def test_examples_are_accepted(path: tuple[str, ...]) -> None:
             "$(rdev ps -q -n 3)", "cmd_1"
         )
         plain = plain.replace("$(rdev keys ls -q --name ci)", "key_1")
-        if "xargs rdev keys revoke" in plain:
-            plain = "rdev keys revoke key_1"
+        if "| xargs" in plain:
+            plain = plain.partition("xargs ")[2] + " key_1"
+        plain = plain.replace(" --event @event.json", "")
         words = words_of(plain)
         assert tuple(words[: len(path)]) == path
         VERBS[path].make_context(" ".join(path), words[len(path) :])

@@ -32,6 +32,7 @@ class MemoryStatus:
             commands = [row.command for row in self._state.by_id()]
             waiting = [c for c in commands if c.state is State.QUEUED]
             since = [c.run_at or c.created_at for c in waiting]
+            letters = self._state.dead_letters.values()
             outbox = [row.created_at for row in self._state.outbox.values()]
             return Numbers(
                 commands=dict(Counter((str(c.kind), str(c.state)) for c in commands)),
@@ -39,4 +40,5 @@ class MemoryStatus:
                 oldest_age_s=max(((now - at).total_seconds() for at in since), default=0.0),
                 outbox_pending=len(outbox),
                 outbox_oldest_age_s=max(((now - at).total_seconds() for at in outbox), default=0.0),
+                dead_letters=dict(Counter(x.reason for x in letters if x.replayed_at is None)),
             )

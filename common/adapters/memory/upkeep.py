@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -77,11 +77,11 @@ class MemoryUpkeep:
                 "commands": self._drop_commands(keep.commands_days),
                 "audit_log": self._drop_audit(keep.audit_days),
                 "idempotency": self._drop_idempotency(keep.idempotency_hours),
-                "dead_letters": self._drop_dead_letters(keep.dead_letters_days),
+                "dead_letters": self._drop_dead_letters(keep.dead_letters_days, keep.most_refused),
                 "webhook_events": self._drop_heard(keep.deliveries_days),
                 "attempts": 0,  # they are part of their deliveries here
                 "webhooks": self._drop_webhooks(),
-                "seen_events": self._drop_seen_events(keep.seen_events_days),
+                "seen_events": self._drop_seen_events(keep.seen_events_days, keep.most_refused),
             }
 
     def _needs_runner(self, name: str) -> bool:
@@ -131,19 +131,24 @@ class MemoryUpkeep:
             del self._state.idempotency[key]
         return len(old)
 
-    def _drop_dead_letters(self, days: int) -> int:
-        before = self._state.clock() - timedelta(days=days)
+    def _drop_dead_letters(self, days: int, most: int) -> int:
         letters = self._state.dead_letters
-        old = [
-            i for i, letter in letters.items() if letter.created_at and letter.created_at < before
-        ]
+        before = self._state.clock() - timedelta(days=days)
+        moments = {i: letter.created_at or before for i, letter in letters.items()}
+        old = [i for i, at in moments.items() if at < max(before, _newest(moments.values(), most))]
         for letter_id in old:
             del letters[letter_id]
         return len(old)
 
-    def _drop_seen_events(self, days: int) -> int:
+    def _drop_seen_events(self, days: int, most: int) -> int:
         before = self._state.clock() - timedelta(days=days)
-        old = [k for k, match in self._state.seen.items() if match.at and match.at < before]
+        refusals = [m.at for m in self._state.seen.values() if m.at and m.command_id is None]
+        first = _newest(refusals, most)
+        old = [
+            seen
+            for seen, match in self._state.seen.items()
+            if match.at and (match.at < before or (match.command_id is None and match.at < first))
+        ]
         for seen in old:
             del self._state.seen[seen]
         return len(old)
@@ -169,3 +174,9 @@ class MemoryUpkeep:
         for endpoint_id in old:
             del self._state.webhooks[endpoint_id]
         return len(old)
+
+
+def _newest(moments: Iterable[datetime], most: int) -> datetime:
+    """The moment of the last of the newest `most`; the beginning of time when there are fewer."""
+    newest = sorted(moments, reverse=True)[:most]
+    return newest[-1] if len(newest) == most else datetime.min.replace(tzinfo=UTC)

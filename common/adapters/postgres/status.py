@@ -50,4 +50,5 @@ class PgStatus:
             oldest_age_s=max((row["oldest_s"] for row in waiting), default=0.0),
             outbox_pending=outbox["n"],
             outbox_oldest_age_s=outbox["oldest_s"],
+            dead_letters={row["reason"]: row["n"] for row in self._db.run("count_dead_letters")},
         )

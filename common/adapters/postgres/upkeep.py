@@ -51,12 +51,16 @@ class PgUpkeep:
             "commands": self._drop("drop_commands", days=keep.commands_days),
             "audit_log": self._drop("drop_audit", days=keep.audit_days),
             "idempotency": self._drop("drop_idempotency", hours=keep.idempotency_hours),
-            "dead_letters": self._drop("drop_dead_letters", days=keep.dead_letters_days),
+            "dead_letters": self._drop(
+                "drop_dead_letters", days=keep.dead_letters_days, most=keep.most_refused
+            ),
             "webhook_events": self._drop("drop_webhook_events", days=keep.deliveries_days),
             # Attempts go on for some days after the event that a delivery is of.
             "attempts": self._drop_once("drop_attempts", days=keep.deliveries_days + 1),
             "webhooks": self._drop("drop_webhooks"),
-            "seen_events": self._drop("drop_seen_events", days=keep.seen_events_days),
+            "seen_events": self._drop(
+                "drop_seen_events", days=keep.seen_events_days, most=keep.most_refused
+            ),
         }
 
     def _drop(self, query: str, **age: Parameter) -> int:

@@ -30,3 +30,7 @@ SELECT priority, count(*) AS n, extract(epoch FROM clock_timestamp() - min(coale
 -- Events that wait to be published.
 SELECT count(*) AS n, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::double precision AS oldest_s
   FROM outbox;
+
+-- name: count_dead_letters
+-- Events that nothing came of and nobody has replayed, by reason.
+SELECT reason, count(*) AS n FROM dead_letters WHERE replayed_at IS NULL GROUP BY reason;

@@ -52,17 +52,25 @@ gone AS (DELETE FROM idempotency i USING old
 SELECT count(*) AS dropped FROM gone;
 
 -- name: drop_dead_letters
--- Delete some of the dead letters older than the retention.
+-- Delete some of the dead letters older than the retention, and of those beyond the newest so many.
 WITH old AS (
   SELECT d.id FROM dead_letters d
-   WHERE d.created_at < now() - make_interval(days => :days::int) ORDER BY d.created_at LIMIT :limit::int),
+   WHERE d.created_at < now() - make_interval(days => :days::int)
+      OR d.created_at < (SELECT x.created_at FROM dead_letters x ORDER BY x.created_at DESC
+                         OFFSET greatest(:most::int - 1, 0) LIMIT 1)
+   ORDER BY d.created_at LIMIT :limit::int),
 gone AS (DELETE FROM dead_letters d USING old WHERE d.id = old.id RETURNING 1)
 SELECT count(*) AS dropped FROM gone;
 
 -- name: drop_seen_events
--- Delete some of the seen events older than the retention.
+-- Delete some of the seen events older than the retention, and of the refusals beyond the newest so many:
+-- nothing ran for them, so an event of theirs that comes again is refused again at worst.
 WITH old AS (
   SELECT s.seen FROM seen_events s
-   WHERE s.at < now() - make_interval(days => :days::int) ORDER BY s.at LIMIT :limit::int),
+   WHERE s.at < now() - make_interval(days => :days::int)
+      OR (s.outcome = 'refused'
+          AND s.at < (SELECT x.at FROM seen_events x WHERE x.outcome = 'refused' ORDER BY x.at DESC
+                      OFFSET greatest(:most::int - 1, 0) LIMIT 1))
+   ORDER BY s.at LIMIT :limit::int),
 gone AS (DELETE FROM seen_events s USING old WHERE s.seen = old.seen RETURNING 1)
 SELECT count(*) AS dropped FROM gone;
