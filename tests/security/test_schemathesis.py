@@ -7,6 +7,7 @@ they can run with the others. Streams do not end by themselves and have tests of
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ LANGUAGES = {
 
 DOCUMENT = str(ROOT / "functions" / "reference" / "openapi.json")
 SHORT_FORMS = "^/v1/projects/{project}/(claude|shell|git)$"  # of POST /v1/commands
+# Three kinds of command make more cases than all other operations: one in four, always the same.
+LARGE = "POST /v1/commands"
 schema = schemathesis.openapi.from_path(DOCUMENT, config=CONFIG).exclude(
     path_regex=f"^/v1/streams/|{SHORT_FORMS}"
 )
@@ -117,6 +120,8 @@ def test_a_short_form_keeps_them_too(rdev: Rdev, case: schemathesis.Case[Any]) -
 
 def check(rdev: Rdev, case: schemathesis.Case[Any]) -> None:
     """Send it, and hold the answer to every check there is."""
+    if case.operation.label == LARGE and zlib.crc32(repr((case.body, case.headers)).encode()) % 4:
+        return
     headers = {"Authorization": f"Bearer {rdev.key}"}
     sent: Any = {"base_url": rdev.url, "headers": headers}  # for checks that ask once more
     answer = case.call(**sent)
