@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra.generation import declared
 from tests.harness.running import Rdev, until
 
 STARTS = int(os.environ.get("RDEV_COLD_STARTS", "27"))
@@ -38,6 +39,7 @@ def event(kind: str, **data: str) -> Ask:
 def public_requests(command_id: str) -> dict[str, Ask]:
     return {
         "audit": get("/v1/audit"),
+        "claude-config": get("/v1/claude-config/demo/commands"),
         "commands": get(f"/v1/commands/{command_id}"),
         "events": get("/v1/events/dead-letters"),
         "health": get("/ready"),
@@ -63,7 +65,7 @@ class Cold:
         self.rdev = rdev
         self._public = public_requests(command_id)
         self.names = sorted(one["name"] for one in rdev.status())
-        assert self._public.keys() < set(self.names)
+        assert self._public.keys() == {f.service for f in declared.functions() if f.prefixes}
         self._internal = rdev.internal_url
         self._one_at_a_time = {name: threading.Lock() for name in self.names}
 
