@@ -16,9 +16,12 @@ from infra.local.postgres import EmbeddedPostgres
 
 _numbers = itertools.count()
 
-# How long an example takes is the machine's, and says nothing about the code.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+# How long an example takes is the machine's, and says nothing about the code. The same examples
+# every time: a change that fails is the one that broke it. `--hypothesis-profile=explore` looks
+# for new ones.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("same")
 
 # A job in the background of a shell, or under nohup, is born with signals ignored, and so would be
 # every process that a test starts.

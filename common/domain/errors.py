@@ -151,6 +151,8 @@ class Unavailable(RdevError):
 class SecretsUnreadable(Unavailable):
     """No key of this process opens what was sealed: one is missing, or not here yet."""
 
+    code = "secrets_unreadable"
+
 
 class ShuttingDown(Unavailable):
     code = "shutting_down"

@@ -29,6 +29,7 @@ STATUSES: Final[dict[type[errors.RdevError], tuple[int, str]]] = {
     errors.RateLimited: (429, "Too many requests"),
     errors.ConcurrencyLimited: (429, "Too many commands at once"),
     errors.Unavailable: (503, "Not ready"),
+    errors.SecretsUnreadable: (503, "A secret cannot be opened"),
     errors.ShuttingDown: (503, "Shutting down"),
     errors.RdevError: (500, "Internal error"),
 }

@@ -22,7 +22,7 @@ import pytest
 
 from tests.harness.running import Rdev, marked, until
 
-COMMANDS, PROJECTS = (int(n) for n in os.environ.get("RDEV_STORM", "120x10").split("x"))
+COMMANDS, PROJECTS = (int(n) for n in os.environ.get("RDEV_STORM", "80x8").split("x"))
 FAULTS = "seed=4,drop=0.1,double=0.1,reorder=0.1"
 SCRIPT = "echo {name} >> ran; sleep 0.1"  # long enough that some are killed in the middle
 KILL_EVERY_S = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import socket
 import ssl
 import threading
@@ -28,6 +29,24 @@ from tests.harness.running import until
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 Serve = Callable[[socket.socket], None]
+
+
+def whole(connection: socket.socket) -> bytes:
+    """A request with its body: closed with some of it unread, a connection is reset."""
+    data = b""
+    while (size := _size(data)) is None or len(data) < size:
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionResetError
+        data += part
+    return data
+
+
+def _size(data: bytes) -> int | None:
+    """Bytes of the request that begins so, None while its head is not there yet."""
+    head = re.match(rb".*?\r\n\r\n", data, re.DOTALL)
+    length = re.search(rb"content-length: (\d+)", head[0], re.IGNORECASE) if head else None
+    return head.end() + int(length[1] if length else 0) if head else None
 
 
 @contextmanager
@@ -64,7 +83,7 @@ def post(port: int, courier: HttpCourier | None = None, url: str = "http://127.0
 
 def saying(data: bytes) -> Serve:
     def serve(connection: socket.socket) -> None:
-        connection.recv(65536)
+        whole(connection)
         connection.sendall(data)
 
     return serve
@@ -87,7 +106,7 @@ def test_row_57_a_redirect_is_not_followed(status: int) -> None:
     asked: list[bytes] = []
 
     def inside(connection: socket.socket) -> None:
-        asked.append(connection.recv(65536))
+        asked.append(whole(connection))
 
     with listening(inside) as private:
         where = f"location: http://127.0.0.1:{private}/\r\ncontent-length: 0\r\n\r\n"
@@ -104,7 +123,7 @@ def test_row_59_an_endless_answer_is_cut_and_its_connection_closed() -> None:
     closed = threading.Event()
 
     def endless(connection: socket.socket) -> None:
-        connection.recv(65536)
+        whole(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         try:
             while True:
@@ -240,7 +259,7 @@ def test_tls_names_and_verifies_the_host_of_the_url(
 
     def serve(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as secured:
-            seen.append(secured.recv(65536))
+            seen.append(whole(secured))
             secured.sendall(OK)
 
     with listening(serve) as port:
