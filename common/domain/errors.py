@@ -84,6 +84,11 @@ class Forbidden(RdevError):
 class NotFound(RdevError):
     code = "not_found"
 
+    @classmethod
+    def named(cls, text: str) -> NotFound:
+        """For what a caller named by its id; the same whether it is foreign or never was."""
+        return cls(f"there is no {text[:80]!r}")
+
 
 class Expired(NotFound):
     code = "expired"

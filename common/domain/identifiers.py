@@ -34,7 +34,7 @@ def parse(prefix: str, text: str) -> UUID:
     """The UUID behind `text`; anything else is `NotFound`, as for a resource that never was."""
     head, _, tail = text.partition("_")
     if head != prefix or not _HEX.fullmatch(tail):
-        raise NotFound(f"there is no {text[:80]!r}")
+        raise NotFound.named(text)
     return UUID(hex=tail)
 
 

@@ -105,6 +105,16 @@ class Caller:
     def sees(self, project: str) -> bool:
         return self.projects is None or project in self.projects
 
+    def sees_all(self, projects: frozenset[str] | None) -> bool:
+        """Whether this key knows all of these; None is every project there is."""
+        return self.projects is None or (projects is not None and projects <= self.projects)
+
+    def narrowed(self, projects: frozenset[str] | None) -> frozenset[str] | None:
+        """Those of these projects (None: of all) that this key knows; None is all."""
+        if self.projects is None or projects is None:
+            return self.projects if projects is None else projects
+        return projects & self.projects
+
     def require_project(self, project: str) -> None:
         """Raise `NotFound` for a project this key may not know of."""
         if not self.sees(project):

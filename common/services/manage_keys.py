@@ -20,6 +20,7 @@ from common.domain.outcome import never_ran
 from common.domain.scopes import ALL, grants
 from common.ports.commands import Idempotency, Origin
 from common.ports.keys import CreatedKey, KeyStore, NewText
+from common.services.visible import visible
 
 FARTHEST_EXPIRY: Final = timedelta(days=36_500)  # what every clock and calendar here can hold
 
@@ -60,21 +61,17 @@ class ManageKeys:
         self._store.ensure_admin(key, keys.hash_of(text))
 
     def many(self, before: UUID | None, limit: int, caller: Caller) -> list[ApiKey]:
-        """The newest `limit` keys below `before` that the caller may see."""
-        found: list[ApiKey] = []
-        while len(found) < limit:
-            page = self._store.list(before, limit)
-            found += [key for key in page if _sees(caller, key)]
-            if len(page) < limit:
-                break
-            before = page[-1].id
-        return found[:limit]
+        """The newest `limit` keys below `before` that the caller may see.
+
+        A key for some projects manages keys for these only: else it could revoke the admin's.
+        """
+        return visible(self._store.list, caller, before, limit)
 
     def one(self, text: str, caller: Caller) -> ApiKey:
         """Raises NotFound, the same for a key of other projects as for none."""
         key = self._store.get(identifiers.parse(identifiers.KEY, text))
-        if key is None or not _sees(caller, key):
-            raise NotFound(f"there is no {text[:80]!r}")
+        if key is None or not caller.sees_all(key.projects):
+            raise NotFound.named(text)
         return key
 
     def update(self, text: str, fields: dict[str, Any], caller: Caller, origin: Origin) -> ApiKey:
@@ -129,7 +126,7 @@ class ManageKeys:
         key = self.one(text, caller)
         event = self._store.revoke(key.id, never_ran(Reason.KEY_REVOKED), caller, origin)
         if event is None:
-            raise NotFound(f"there is no {text[:80]!r}")
+            raise NotFound.named(text)
         self._publish(event)
 
 
@@ -143,7 +140,7 @@ def _refusal(status: str, text: str) -> Conflict | NotFound:
         return Conflict("this key is revoked")
     if status == "replaced":
         return Conflict("this key was rotated before; rotate the one that replaced it")
-    return NotFound(f"there is no {text[:80]!r}")
+    return NotFound.named(text)
 
 
 def _as_json(value: Any) -> Any:
@@ -154,11 +151,6 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, RateLimit):
         return {"limit": value.limit, "window_s": value.window_s}
     return value
-
-
-def _sees(caller: Caller, key: ApiKey) -> bool:
-    """A key for some projects manages keys for these only: else it could revoke the admin's."""
-    return caller.projects is None or (key.projects is not None and key.projects <= caller.projects)
 
 
 def _check_expiry(at: datetime | None) -> None:
@@ -175,9 +167,7 @@ def _check_not_wider(wanted: ApiKey, caller: Caller) -> None:
     more = sorted(s for s in wanted.scopes if not grants(caller.scopes, s))
     if more:
         raise Forbidden(f"this key cannot give scopes it lacks: {', '.join(more)}")
-    if caller.projects is not None and (
-        wanted.projects is None or not wanted.projects <= caller.projects
-    ):
+    if not caller.sees_all(wanted.projects):
         raise Forbidden("this key cannot give projects it does not see")
     if caller.allowed_ips and not _inside(wanted.allowed_ips, caller.allowed_ips):
         raise Forbidden("this key cannot give addresses outside its own allowed_ips")

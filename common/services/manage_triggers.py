@@ -30,6 +30,7 @@ from common.ports.commands import Idempotency, Origin
 from common.ports.sealer import Sealer
 from common.ports.triggers import CreatedTrigger, TriggerStore
 from common.services.prepare_command import PrepareCommand, ToCommand
+from common.services.visible import visible
 
 Wanted = frozenset[str] | None  # the versions that If-Match names, `*` for any
 
@@ -75,20 +76,13 @@ class ManageTriggers:
 
     def many(self, before: UUID | None, limit: int, caller: Caller) -> list[Trigger]:
         """The newest `limit` triggers below `before` that the caller may see."""
-        found: list[Trigger] = []
-        while len(found) < limit:
-            page = self._store.list(before, limit)
-            found += [trigger for trigger in page if _sees(caller, trigger)]
-            if len(page) < limit:
-                break
-            before = page[-1].id
-        return found[:limit]
+        return visible(self._store.list, caller, before, limit)
 
     def one(self, text: str, caller: Caller) -> Trigger:
         """Raises NotFound, the same for a trigger of other projects as for none."""
         trigger = self._store.get(identifiers.parse(identifiers.TRIGGER, text))
-        if trigger is None or not _sees(caller, trigger):
-            raise _nothing(text)
+        if trigger is None or not caller.sees_all(trigger.projects):
+            raise NotFound.named(text)
         return trigger
 
     def update(
@@ -141,7 +135,7 @@ class ManageTriggers:
         sealed = self._sealer.seal(secret.encode())
         made = self._store.rotate(trigger.id, sealed, grace_s, caller, origin, idempotency)
         if made is None:
-            raise _nothing(text)
+            raise NotFound.named(text)
         return made, None if made.replayed else secret
 
     def matches(
@@ -178,14 +172,6 @@ class ManageTriggers:
         return self._sealer.seal(json.dumps(parts).encode()) if parts else None
 
 
-def _sees(caller: Caller, trigger: Trigger) -> bool:
-    return caller.projects is None or trigger.projects <= caller.projects
-
-
-def _nothing(text: str) -> NotFound:
-    return NotFound(f"there is no {text[:80]!r}")
-
-
 def _check_version(trigger: Trigger, wanted: Wanted) -> None:
     if wanted is None:
         raise PreconditionRequired("send If-Match with the ETag of what you change")
@@ -197,7 +183,7 @@ def _require_ok(status: str, text: str) -> None:
     if status == "stale":
         raise PreconditionFailed("the trigger was changed meanwhile: read it again")
     if status != "ok":
-        raise _nothing(text)
+        raise NotFound.named(text)
 
 
 def _check_rights(trigger: Trigger, caller: Caller) -> None:

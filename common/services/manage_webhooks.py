@@ -29,6 +29,7 @@ from common.ports.webhooks import (
     Sent,
     WebhookStore,
 )
+from common.services.visible import visible
 
 LONGEST_RANGE: Final = timedelta(days=100)  # longer than events are kept
 
@@ -72,20 +73,13 @@ class ManageWebhooks:
 
     def many(self, before: UUID | None, limit: int, caller: Caller) -> list[Endpoint]:
         """The newest `limit` endpoints below `before` that the caller may see."""
-        found: list[Endpoint] = []
-        while len(found) < limit:
-            page = self._store.list(before, limit)
-            found += [one for one in page if _sees(caller, one)]
-            if len(page) < limit:
-                break
-            before = page[-1].id
-        return found[:limit]
+        return visible(self._store.list, caller, before, limit)
 
     def one(self, text: str, caller: Caller) -> Endpoint:
         """Raises NotFound, the same for one of other projects as for none."""
         endpoint = self._store.get(identifiers.parse(identifiers.WEBHOOK, text))
-        if endpoint is None or not _sees(caller, endpoint):
-            raise NotFound(f"there is no {text[:80]!r}")
+        if endpoint is None or not caller.sees_all(endpoint.projects):
+            raise NotFound.named(text)
         return endpoint
 
     def update(
@@ -112,7 +106,7 @@ class ManageWebhooks:
         if changes:
             sealed = self._sealed(headers or {})
             if not self._store.update(endpoint.id, changes, sealed, caller, origin):
-                raise NotFound(f"there is no {text[:80]!r}")
+                raise NotFound.named(text)
         if changes.get("enabled"):
             self._bell.ring()
         return self.one(text, caller)
@@ -120,7 +114,7 @@ class ManageWebhooks:
     def delete(self, text: str, caller: Caller, origin: Origin) -> None:
         """Nothing more is sent; its secrets are forgotten."""
         if not self._store.delete(self.one(text, caller).id, caller, origin):
-            raise NotFound(f"there is no {text[:80]!r}")
+            raise NotFound.named(text)
 
     def rotate(
         self,
@@ -136,7 +130,7 @@ class ManageWebhooks:
         sealed = self._sealer.seal(secret.encode())
         status = self._store.rotate(endpoint.id, sealed, grace_s, caller, origin, idempotency)
         if status == "unknown":
-            raise NotFound(f"there is no {text[:80]!r}")
+            raise NotFound.named(text)
         return endpoint, None if status == "replay" else secret
 
     def ping(self, text: str, caller: Caller, origin: Origin) -> Delivery:
@@ -190,22 +184,17 @@ class ManageWebhooks:
         sent = self._store.delivery(endpoint.id, delivery_id)
         if sent is None:
             shown = identifiers.show(identifiers.DELIVERY, delivery_id)
-            raise NotFound(f"there is no {shown!r}")
+            raise NotFound.named(shown)
         return sent
 
     def _sealed(self, headers: Mapping[str, str]) -> bytes | None:
         return self._sealer.seal(json.dumps(dict(headers)).encode()) if headers else None
 
 
-def _sees(caller: Caller, endpoint: Endpoint) -> bool:
-    mine = caller.projects
-    return mine is None or (endpoint.projects is not None and endpoint.projects <= mine)
-
-
 def _check_rights(
     projects: frozenset[str] | None, types: frozenset[str] | None, caller: Caller
 ) -> None:
-    if caller.projects is not None and (projects is None or not projects <= caller.projects):
+    if not caller.sees_all(projects):
         raise Forbidden("this key cannot listen to projects it does not see")
     if any(t.startswith("key.") for t in types or ()) and not grants(caller.scopes, "keys:admin"):
         raise Forbidden("only a key with keys:admin hears of keys")

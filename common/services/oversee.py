@@ -42,10 +42,7 @@ class Oversee:
         return queue
 
     def usage(self, wanted: UsageFilter, caller: Caller) -> list[Usage]:
-        if caller.projects is not None:
-            asked = caller.projects if wanted.projects is None else wanted.projects
-            wanted = replace(wanted, projects=asked & caller.projects)
-        return self._store.usage(wanted)
+        return self._store.usage(replace(wanted, projects=caller.narrowed(wanted.projects)))
 
     def _set(self, project: str, caller: Caller, origin: Origin, *, paused: bool) -> ProjectQueue:
         caller.require_project(project)

@@ -22,13 +22,17 @@ class Presence:
         self._following = following
         self._held: dict[UUID, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def changed(self) -> None:
-        """What is followed has changed; call on the event loop."""
-        self._changed.set()
+        """What is followed has changed; from any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended, and with it what it was told for
+                self._loop.call_soon_threadsafe(self._changed.set)
 
     async def run(self) -> None:
         """Until cancelled."""
+        self._loop = asyncio.get_running_loop()
         try:
             while True:
                 self._adjust()

@@ -45,7 +45,4 @@ class ReadAudit:
 
 
 def _narrowed(wanted: AuditFilter, caller: Caller) -> AuditFilter:
-    if caller.projects is None:
-        return wanted
-    asked = caller.projects if wanted.projects is None else wanted.projects & caller.projects
-    return replace(wanted, projects=asked)
+    return replace(wanted, projects=caller.narrowed(wanted.projects))

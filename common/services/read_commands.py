@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -31,13 +32,14 @@ class ReadCommands:
         command_id = identifiers.parse(identifiers.COMMAND, text)
         command = self._commands.get(command_id)
         if command is None or not caller.sees(command.project):
-            raise NotFound(f"there is no {text[:80]!r}")
+            raise NotFound.named(text)
         if command.lease_dead:
             self._ring(command)
         return command
 
-    def many(self, wanted: Filter) -> list[Command]:
-        return self._commands.list(wanted)
+    def many(self, wanted: Filter, caller: Caller) -> list[Command]:
+        """Those of the wanted ones that the caller may see."""
+        return self._commands.list(replace(wanted, projects=caller.narrowed(wanted.projects)))
 
     def _ring(self, command: Command) -> None:
         now = time.monotonic()

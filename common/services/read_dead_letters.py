@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -50,14 +50,15 @@ class ReadDeadLetters:
         self._receive = receive
         self._publisher = publisher
 
-    def many(self, wanted: LetterFilter) -> list[DeadLetter]:
-        return self._letters.list(wanted)
+    def many(self, wanted: LetterFilter, caller: Caller) -> list[DeadLetter]:
+        """Those of the wanted ones that the caller may see."""
+        return self._letters.list(replace(wanted, projects=caller.narrowed(wanted.projects)))
 
     def one(self, text: str, caller: Caller) -> DeadLetter:
         """Raises NotFound; a key for some projects sees what was for these."""
         letter = self._letters.get(identifiers.parse(identifiers.LETTER, text))
         if letter is None or not (caller.projects is None or letter.project in caller.projects):
-            raise NotFound(f"there is no {text[:80]!r}")
+            raise NotFound.named(text)
         return letter
 
     def replay(self, text: str, to_command: ToCommand, caller: Caller, origin: Origin) -> Replayed:
@@ -71,7 +72,7 @@ class ReadDeadLetters:
             received = self._received(letter, event, to_command, caller, origin)
             outcome = received.outcome
         if not self._letters.replayed(letter.id, outcome, caller, origin):
-            raise NotFound(f"there is no {text[:80]!r}")
+            raise NotFound.named(text)
         return Replayed(self.one(text, caller), outcome, received)
 
     def _received(

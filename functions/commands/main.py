@@ -40,14 +40,12 @@ def create(call: Call, body: CreateCommand) -> Reply | Later:
               query=ListCommands, answer="CommandPage", answer_example=examples.page_of(examples.COMMAND))  # fmt: skip
 def listed(call: Call) -> Reply:
     q: ListCommands = call.query
-    projects = frozenset(q.project) if q.project else call.caller.projects
-    if call.caller.projects is not None and projects is not None:
-        projects &= call.caller.projects
+    projects = frozenset(q.project) if q.project else None
     states = [*q.state, State.CLAIMED] if "queued" in q.state else q.state
     labels = tuple((name, value) for name, _, value in (text.partition("=") for text in q.label))
     before = pages.before(identifiers.COMMAND, q.cursor)
     wanted = Filter(projects, states, q.kind, labels, before, q.limit + 1)
-    found = call.app.read_commands.many(wanted)
+    found = call.app.read_commands.many(wanted, call.caller)
     return Reply(pages.page(found, q.limit, identifiers.COMMAND, command_resource))
 
 

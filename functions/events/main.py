@@ -71,12 +71,10 @@ def _payload(call: Call, body: bytes) -> Any:
               query=ListLetters, answer="DeadLetterPage", answer_example=examples.page_of(examples.LETTER))  # fmt: skip
 def dead_letters(call: Call) -> Reply:
     q: ListLetters = call.query
-    projects = frozenset(q.project) if q.project else call.caller.projects
-    if call.caller.projects is not None and projects is not None:
-        projects &= call.caller.projects
+    projects = frozenset(q.project) if q.project else None
     before = pages.before(identifiers.LETTER, q.cursor)
     wanted = LetterFilter(projects, q.reason, q.type, q.source, q.replayed, before, q.limit + 1)
-    found = call.app.read_dead_letters.many(wanted)
+    found = call.app.read_dead_letters.many(wanted, call.caller)
     return Reply(pages.page(found, q.limit, identifiers.LETTER, intake.letter_resource))
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 from common.bootstrap import App
-from common.domain.errors import ShuttingDown
-from common.entrypoints.call import Call, Later, Reply
 from common.entrypoints.cloud_events import IncomingEvent
 from common.entrypoints.function import Account, Function, Scale
-
-HELD_S = 240.0  # below timeoutSeconds; the presence renews it
+from common.entrypoints.hold import hold
 
 function = Function(
     name="on_command_queued",
@@ -31,28 +27,12 @@ def rung(app: App, event: IncomingEvent) -> None:
     app.runner.ring(project if isinstance(project, str) else None)
 
 
-@function.post("/follow", summary="Held open while a command is followed, for the autoscaler")
-def follow(call: Call) -> Later:
-    async def later() -> Reply:
-        try:
-            await asyncio.wait_for(call.app.draining.wait(), HELD_S)
-        except TimeoutError:
-            return Reply(status=204)
-        # An error, so that the presence pauses before it asks again instead of spinning.
-        raise ShuttingDown("this instance is stopping")
-
-    return later
+function.post("/follow", summary="Held open while a command is followed, for the autoscaler")(hold)
 
 
 @function.on_startup
 async def start(app: App) -> None:
-    loop = asyncio.get_running_loop()
-
-    def changed() -> None:
-        with suppress(RuntimeError):  # the loop has ended, and with it what it was told for
-            loop.call_soon_threadsafe(app.presence.changed)
-
-    app.runner.on_change = changed
+    app.runner.on_change = app.presence.changed
     app.background(app.presence.run())
     await asyncio.to_thread(app.runner.start)
 

@@ -447,6 +447,7 @@ class FakeCommands:
         self.cancelled: list[tuple[UUID, str, str]] = []
         self.cancel_answer = Cancelled(ended=False, lease_dead=False, event=None)
         self.pieces: list[Segment] = []
+        self.listed: list[Filter] = []
         self.expired = False
         self.waits = True
         self.replayed = False
@@ -486,6 +487,7 @@ class FakeCommands:
         return [self.rows[i] for i in command_ids if i in self.rows]
 
     def list(self, wanted: Filter) -> builtins.list[Command]:
+        self.listed.append(wanted)
         return builtins.list(self.rows.values())[: wanted.limit]
 
     def cancel(

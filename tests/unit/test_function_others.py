@@ -11,8 +11,9 @@ from uuid import UUID
 import pytest
 
 from common.domain import identifiers
-from common.domain.errors import InvalidRequest, NotFound, RdevError, ShuttingDown, Unavailable
+from common.domain.errors import InvalidRequest, NotFound, RdevError, Unavailable
 from common.domain.scopes import ALL
+from common.entrypoints import hold
 from common.ports.dead_letters import DeadLetter
 from common.ports.status import Dependency, Numbers
 from common.services.tailing import Ended
@@ -309,21 +310,16 @@ def declared(name: str) -> Any:
     return importlib.import_module(f"functions.{name}.main")
 
 
-@pytest.mark.parametrize("stopping", [False, True])
+@pytest.mark.parametrize("name", ["on_command_queued", "on_webhook_due"])
+@pytest.mark.parametrize(("stopping", "status"), [(False, 204), (True, 503)])
 def test_a_presence_request_is_held_until_its_time_or_the_drain(
-    api: Api, monkeypatch: pytest.MonkeyPatch, stopping: bool
+    api: Api, monkeypatch: pytest.MonkeyPatch, name: str, stopping: bool, status: int
 ) -> None:
     """204 after its time; 503 when draining, so that the presence pauses."""
-    function = declared("on_command_queued")
-    monkeypatch.setattr(function, "HELD_S", 30 if stopping else 0.001)
+    monkeypatch.setattr(hold, "HELD_S", 30 if stopping else 0.001)
     if stopping:
         api.app.draining.set()
-    later = function.follow(type("Call", (), {"app": api.app})())
-    if stopping:
-        with pytest.raises(ShuttingDown):
-            asyncio.run(later())
-    else:
-        assert asyncio.run(later()).status == 204
+    assert api.client(name).post("/follow").status_code == status
 
 
 @pytest.mark.parametrize("cancelling", [False, True])
@@ -339,7 +335,7 @@ def test_a_stopping_runner_hands_over_or_cancels(
 
 
 def test_a_starting_runner_keeps_its_presence(api: Api, runner: FakeRunner) -> None:
-    """Changes are told on the loop, also when the loop has ended meanwhile."""
+    """It is told of every change, and follows from the start."""
     told: list[str] = []
 
     class FakePresence:
@@ -359,7 +355,6 @@ def test_a_starting_runner_keeps_its_presence(api: Api, runner: FakeRunner) -> N
     asyncio.run(scenario())
     assert runner.started
     assert sorted(told) == ["changed", "run"]
-    runner.on_change()
 
 
 def test_a_tick_repairs(api: Api) -> None:

@@ -92,3 +92,21 @@ def test_a_foreign_project_is_not_found() -> None:
 def test_an_empty_list_of_projects_sees_none() -> None:
     """No project is not the same as all projects."""
     assert not caller(set(), set()).sees("demo")
+
+
+PROJECTS = st.none() | st.frozensets(st.sampled_from("abc"))
+
+
+@given(PROJECTS, PROJECTS)
+def test_a_caller_sees_exactly_what_its_key_knows(
+    known: frozenset[str] | None, asked: frozenset[str] | None
+) -> None:
+    """What is narrowed is seen and was asked for; nothing that is both is lost."""
+    one = caller(set(), None if known is None else set(known))
+    kept = one.narrowed(asked)
+    assert one.sees_all(kept)
+    assert one.sees_all(asked) == (kept == asked)
+    if asked is not None:
+        assert kept == frozenset(project for project in asked if one.sees(project))
+    else:
+        assert kept == known

@@ -74,3 +74,24 @@ def test_a_request_that_ends_is_made_again() -> None:
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+def test_a_change_is_heard_from_any_thread() -> None:
+    """Before it runs, while it does, and when its loop has ended."""
+
+    async def scenario(world: World) -> None:
+        await world.follow(ONE)
+        running = asyncio.create_task(world.presence.run())
+        await settle()
+        assert world.open == 1
+        world.following = [ONE, TWO]
+        await asyncio.to_thread(world.presence.changed)
+        await settle()
+        assert world.open == 2
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    world = World()
+    asyncio.run(scenario(world))
+    world.presence.changed()
+    assert world.open == 0

@@ -66,6 +66,9 @@ def test_a_foreign_command_rings_for_nobody() -> None:
 
 
 def test_many_are_what_the_store_lists() -> None:
-    """The filter is the caller's business."""
-    reader = ReadCommands(FakeCommands(COMMAND), FakeBell())
-    assert reader.many(Filter(limit=1)) == [COMMAND]
+    """Asked for the projects that the caller sees, whatever was wanted."""
+    store = FakeCommands(COMMAND)
+    reader = ReadCommands(store, FakeBell())
+    assert reader.many(Filter(limit=1), CALLER) == [COMMAND]
+    reader.many(Filter(frozenset({"demo", "other"})), STRANGER)
+    assert store.listed[-1] == Filter(frozenset({"other"}))
