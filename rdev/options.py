@@ -127,7 +127,7 @@ ENVIRONMENT = Pair(from_environment=True)
 LABEL = Pair(from_environment=False)
 
 
-def output_option(modes: Sequence[str]) -> Decorator[Any]:
+def output_option(modes: Sequence[str] = ("text", "json", "jsonl")) -> Decorator[Any]:
     """`-o`: text for people, json and jsonl for programs, raw as the other side wrote it."""
     return click.option(
         "-o",

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from rdev.table import render
 from rdev.text import age, parse_time, printable
 
-if TYPE_CHECKING:
-    from rdev.output import Console
-
+WEBHOOKS: Final = ("ID", "STATE", "PAYLOAD", "PROJECTS", "EVENTS", "URL")
+DELIVERIES: Final = ("ID", "STATE", "EVENT", "PROJECT", "AGE", "TRIES", "NEXT", "LAST")
 NO_WEBHOOK: Final = "no webhook; `rdev webhooks create https://…` makes one"
 NO_DELIVERY: Final = "no delivery; `rdev webhooks ping ID` sends one to try"
 
 
-def width(console: Console) -> int | None:
-    """The terminal's; None for a file, where nothing is cut."""
-    return shutil.get_terminal_size().columns if console.out_is_terminal else None
-
-
-def webhooks(items: list[Any], columns: int | None) -> list[str]:
-    """The table of webhooks."""
-    headers = ("ID", "STATE", "PAYLOAD", "PROJECTS", "EVENTS", "URL")
-    rows = [
-        (
-            str(item.get("id")),
-            _state(item),
-            str(item.get("payload")),
-            _words(item.get("projects")),
-            _words(item.get("event_types")),
-            printable(str(item.get("url"))),
-        )
-        for item in items
-    ]
-    return render(headers, rows, width=columns)
+def webhook_row(item: dict[str, Any]) -> tuple[str, ...]:
+    """One webhook in a table."""
+    return (
+        str(item.get("id")),
+        _state(item),
+        str(item.get("payload")),
+        _words(item.get("projects")),
+        _words(item.get("event_types")),
+        printable(str(item.get("url"))),
+    )
 
 
 def webhook(item: dict[str, Any]) -> Iterator[str]:
@@ -58,13 +45,6 @@ def webhook(item: dict[str, Any]) -> Iterator[str]:
         yield f"{name.ljust(13)}  {printable(str(value))}"
 
 
-def deliveries(items: list[Any], columns: int | None) -> list[str]:
-    """The table of deliveries."""
-    headers = ("ID", "STATE", "EVENT", "PROJECT", "AGE", "TRIES", "NEXT", "LAST")
-    now = dt.datetime.now(dt.UTC)
-    return render(headers, [_row(item, now) for item in items], width=columns)
-
-
 def delivery(item: dict[str, Any]) -> Iterator[str]:
     """One delivery with all its attempts."""
     shown_next = item.get("next_attempt_at")
@@ -80,7 +60,8 @@ def delivery(item: dict[str, Any]) -> Iterator[str]:
             yield f"    {text}"
 
 
-def _row(item: Any, now: dt.datetime) -> tuple[str, ...]:
+def delivery_row(item: dict[str, Any], now: dt.datetime) -> tuple[str, ...]:
+    """One delivery in a table."""
     attempts = item.get("attempts") or []
     return (
         str(item.get("id")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,18 +10,16 @@ import click
 from rdev import approving, ids
 from rdev.app import App
 from rdev.errors import WrongUsage
+from rdev.listing import print_items
 from rdev.options import TEXT, output_option
-from rdev.table import render
 from rdev.text import age, parse_time, printable, seconds_as_text
 from rdev.verb import Verbs
 
 if TYPE_CHECKING:
     from rdev.http import Api
-    from rdev.output import Console
 
 _HEADERS = ("TOOL USE", "STATE", "WHEN", "WHAT")
 _MOST = 10_000
-_MODES = ("text", "json", "jsonl")
 
 
 @click.group(cls=Verbs)
@@ -37,20 +34,16 @@ def approvals() -> None:
         "rdev approvals ls $(rdev ps -q -n 1) -o json",
     ),
 )
-@output_option(_MODES)
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.pass_obj
 def ls(app: App, /, identifier: str, mode: str) -> int:
     """List the permission requests of a command, as they came."""
     with app.connect() as api:
         items = _all(api, ids.command_id(api, identifier))
-    if mode == "json":
-        app.console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            app.console.json(item, compact=True)
-    else:
-        _print_table(app.console, items)
+    now = dt.datetime.now(dt.UTC)
+    rows = (_row(item, now) for item in items)
+    print_items(app.console, items, mode, _HEADERS, rows, empty="it has asked for nothing")
     return 0
 
 
@@ -61,7 +54,7 @@ def ls(app: App, /, identifier: str, mode: str) -> int:
         "rdev approvals allow $(rdev ps -q -n 1) toolu_01A09q90qw90lq917835lq9",
     ),
 )
-@output_option(_MODES)
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.argument("tool_use_id", type=TEXT, required=False, metavar="[TOOL_USE_ID]")
 @click.pass_obj
@@ -78,7 +71,7 @@ def allow(app: App, /, identifier: str, tool_use_id: str | None, mode: str) -> i
     ),
 )
 @click.option("--message", type=TEXT, help="What claude is told about it.")
-@output_option(_MODES)
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.argument("tool_use_id", type=TEXT, required=False, metavar="[TOOL_USE_ID]")
 @click.pass_obj
@@ -115,16 +108,6 @@ def _only_one(items: list[Any]) -> str:
     if not pending:
         raise WrongUsage("nothing is pending there", hint="`rdev approvals ls` shows what was")
     raise WrongUsage(f"several are pending, name one: {', '.join(map(printable, pending))}")
-
-
-def _print_table(console: Console, items: list[Any]) -> None:
-    if not items:
-        console.say("it has asked for nothing")
-        return
-    now = dt.datetime.now(dt.UTC)
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    for line in render(_HEADERS, [_row(item, now) for item in items], width=width):
-        console.line(line)
 
 
 def _row(item: dict[str, Any], now: dt.datetime) -> tuple[str, ...]:

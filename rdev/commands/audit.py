@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rdev import exit_codes
 from rdev.app import App
+from rdev.listing import print_items
 from rdev.options import TEXT, output_option
-from rdev.table import render
 from rdev.text import printable
 from rdev.verb import Verbs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rdev.output import Console
 
 _ALL = 1 << 40
 
@@ -50,19 +48,16 @@ def audit() -> None:
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most."
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def ls(app: App, /, limit: int, mode: str, **filters: str | None) -> int:
     """List what was done and what was refused, newest first."""
     with app.connect() as api:
         items = list(api.pages("/v1/audit", _given(filters), limit=limit))
-    if mode == "json":
-        app.console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            app.console.json(item, compact=True)
-    else:
-        _print_table(app.console, items)
+    headers = ("AT", "KEY", "ACTION", "TARGET", "PROJECT", "ADDRESS")
+    names = ("at", "key_id", "action", "target", "project", "client_ip")
+    rows = (tuple(printable(str(item.get(name) or "-")) for name in names) for item in items)
+    print_items(app.console, items, mode, headers, rows, empty="no entry fits")
     return 0
 
 
@@ -84,7 +79,7 @@ def export(app: App, /, **filters: str | None) -> int:
     "verify",
     examples=("rdev audit verify", "rdev audit verify -o json"),
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def verify(app: App, /, mode: str) -> int:
     """Check the chain that seals the record; exits 1 and names the first broken entry."""
@@ -107,15 +102,3 @@ def _head(head: dict[str, Any]) -> str:
 
 def _given(filters: dict[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in filters.items() if value is not None}
-
-
-def _print_table(console: Console, items: list[Any]) -> None:
-    if not items:
-        console.say("no entry fits")
-        return
-    headers = ("AT", "KEY", "ACTION", "TARGET", "PROJECT", "ADDRESS")
-    names = ("at", "key_id", "action", "target", "project", "client_ip")
-    rows = [tuple(printable(str(item.get(name) or "-")) for name in names) for item in items]
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    for line in render(headers, rows, width=width):
-        console.line(line)

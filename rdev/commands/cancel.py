@@ -15,7 +15,7 @@ from rdev.verb import Verb
     examples=("rdev cancel $(rdev ps -q -n 1)", "rdev cancel --force $(rdev ps -q -n 1)"),
 )
 @click.option("--force", is_flag=True, help="Kill at once, without time to clean up.")
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("identifiers", nargs=-1, required=True, metavar="ID…")
 @click.pass_obj
 def cancel(app: App, /, identifiers: tuple[str, ...], force: bool, mode: str) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -15,8 +14,8 @@ from rdev import exit_codes
 from rdev.app import App
 from rdev.definitions import read_source, write_folder
 from rdev.errors import CliError, ServerFault, WrongUsage
+from rdev.listing import print_items
 from rdev.options import TEXT, output_option, project_option
-from rdev.table import render
 from rdev.text import printable
 from rdev.verb import Verbs
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from rdev.output import Console
 
 KINDS: Final = ("commands", "skills", "agents")
+_EMPTY: Final = "nothing there; `rdev config put` writes something"
 _LOADED: Final[Mapping[Any, str]] = {True: "yes", False: "no"}
 
 
@@ -52,7 +52,7 @@ def config() -> None:
 
 @config.command("ls", examples=("rdev config ls -p demo", "rdev config ls skills -o json"))
 @project_option
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("kind", type=click.Choice(KINDS), metavar="[KIND]", required=False)
 @click.pass_obj
 def ls(app: App, /, project: str | None, kind: str | None, mode: str) -> int:
@@ -62,7 +62,9 @@ def ls(app: App, /, project: str | None, kind: str | None, mode: str) -> int:
         items = [
             item for of in ([kind] if kind else KINDS) for item in _items(app, api, f"{base}/{of}")
         ]
-    _print(app.console, items, mode, _print_lines)
+    headers = ("KIND", "NAME", "LOADED", "ERRORS", "DESCRIPTION")
+    rows = ((*_what(i), str(_errors(i) or "-"), _text(i, "description")) for i in items)
+    print_items(app.console, items, mode, headers, rows, empty=_EMPTY)
     return 0
 
 
@@ -75,7 +77,7 @@ def ls(app: App, /, project: str | None, kind: str | None, mode: str) -> int:
 )
 @project_option
 @click.option("--to", type=click.Path(path_type=Path), help="Write a skill's files here.")
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @_kind
 @_name
 @click.pass_obj
@@ -107,7 +109,7 @@ def get(app: App, /, project: str | None, to: Path | None, mode: str, kind: str,
 @click.option("--lenient", is_flag=True, help="Write it in spite of what is wrong with its head.")
 @click.option("--create", is_flag=True, help="Only if there is none of this name.")
 @_if_match
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @_kind
 @_name
 @_source
@@ -176,7 +178,7 @@ def rm(app: App, /, project: str | None, if_match: str | None, kind: str, name: 
     ),
 )
 @project_option
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @_kind
 @_name
 @_source
@@ -200,13 +202,15 @@ def validate(app: App, /, project: str | None, mode: str, kind: str, name: str, 
     "effective", examples=("rdev config effective -p demo", "rdev config effective -o jsonl")
 )
 @project_option
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def effective(app: App, /, project: str | None, mode: str) -> int:
     """Show what claude will load of all that is there, and why not of the rest."""
     with app.connect() as api:
         items = _items(app, api, f"{_base(app, api, project)}/effective")
-    _print(app.console, items, mode, _print_effects)
+    headers = ("KIND", "NAME", "LOADED", "REASON")
+    rows = ((*_what(item), _reason(item)) for item in items)
+    print_items(app.console, items, mode, headers, rows, empty=_EMPTY)
     return 0
 
 
@@ -245,39 +249,6 @@ def _items(app: App, api: Api, path: str) -> list[dict[str, Any]]:
 
 
 # -- printing --------------------------------------------------------------------------------------
-
-
-def _print(
-    console: Console,
-    items: list[dict[str, Any]],
-    mode: str,
-    as_text: Callable[[Console, list[dict[str, Any]]], None],
-) -> None:
-    if mode == "json":
-        console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            console.json(item, compact=True)
-    elif not items:
-        console.say("nothing there; `rdev config put` writes something")
-    else:
-        as_text(console, items)
-
-
-def _print_lines(console: Console, items: list[dict[str, Any]]) -> None:
-    rows = [(*_what(item), str(_errors(item) or "-"), _text(item, "description")) for item in items]
-    _table(console, ("KIND", "NAME", "LOADED", "ERRORS", "DESCRIPTION"), rows)
-
-
-def _print_effects(console: Console, items: list[dict[str, Any]]) -> None:
-    rows = [(*_what(item), _reason(item)) for item in items]
-    _table(console, ("KIND", "NAME", "LOADED", "REASON"), rows)
-
-
-def _table(console: Console, headers: tuple[str, ...], rows: Sequence[Sequence[str]]) -> None:
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    for line in render(headers, rows, width=width):
-        console.line(line)
 
 
 def _what(item: dict[str, Any]) -> tuple[str, str, str]:

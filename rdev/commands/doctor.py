@@ -27,7 +27,7 @@ _MARKS = {
     cls=Verb,
     examples=("rdev doctor", "rdev doctor -o json"),
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def doctor(app: App, /, mode: str) -> int:
     """Check this machine and the server, and say what to do about each thing that is wrong."""

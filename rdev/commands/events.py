@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +11,13 @@ import click
 from rdev import exit_codes, ids
 from rdev.app import App
 from rdev.errors import ServerFault, WrongUsage
+from rdev.listing import print_items
 from rdev.options import JSON, LABEL, TEXT, output_option
-from rdev.table import render
 from rdev.text import age, parse_time, printable
 from rdev.verb import Verbs
 
 if TYPE_CHECKING:
     from rdev.output import Console
-
-_JSON_MODES = ("text", "json", "jsonl")
 
 
 @click.group(cls=Verbs)
@@ -47,7 +44,7 @@ def events() -> None:
     help="A further attribute; repeat.",
 )  # fmt: skip
 @click.option("--event", type=JSON, help="Or a whole CloudEvent, as JSON, @FILE or @-.")
-@output_option(_JSON_MODES)
+@output_option()
 @click.pass_obj
 def send(app: App, /, event: Any, mode: str, **given: Any) -> int:
     """Send an event, and print the commands it started; 125 says that it started none."""
@@ -111,7 +108,7 @@ def _print_received(console: Console, received: Any, *, quiet: bool) -> bool:
     "-n", "most", type=click.IntRange(min=1), default=20, show_default=True, help="At most."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
-@output_option(_JSON_MODES)
+@output_option()
 @click.pass_obj
 def dead(app: App, /, all_: bool, most: int, quiet: bool, mode: str, **given: Any) -> int:
     """List events that nothing came of, newest first."""
@@ -124,18 +121,9 @@ def dead(app: App, /, all_: bool, most: int, quiet: bool, mode: str, **given: An
     if quiet:
         for item in items:
             console.line(str(item.get("id")))
-    elif mode == "json":
-        console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            console.json(item, compact=True)
-    elif not items:
-        console.say("no dead letter")
-    else:
-        width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-        headers = ("ID", "AGE", "REASON", "TYPE", "SOURCE", "DETAIL")
-        for line in render(headers, [_row(item) for item in items], width=width):
-            console.line(line)
+        return 0
+    headers = ("ID", "AGE", "REASON", "TYPE", "SOURCE", "DETAIL")
+    print_items(console, items, mode, headers, map(_row, items), empty="no dead letter")
     return 0
 
 

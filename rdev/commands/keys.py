@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,8 +10,8 @@ import click
 from rdev import ids
 from rdev.app import App
 from rdev.errors import OutcomeUnknown, ServerFault, WrongUsage
+from rdev.listing import print_items
 from rdev.options import DURATION, RATE, TEXT, output_option
-from rdev.table import render
 from rdev.text import age, parse_time, printable
 from rdev.verb import Verbs
 
@@ -48,7 +47,7 @@ def keys() -> None:
 @click.option("--expires-in", type=DURATION, help="How long it works, such as 30d.")
 @click.option("--rate-limit", type=RATE, help="Most requests in a time, such as 100/1m.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Most commands at once.")
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("name", type=TEXT, metavar="NAME")
 @click.pass_obj
 def create(app: App, /, mode: str, expires_in: int | None, **values: Any) -> int:
@@ -66,7 +65,7 @@ def create(app: App, /, mode: str, expires_in: int | None, **values: Any) -> int
     "show",
     examples=("rdev keys show key_0190f3c2", "rdev keys show key_0190f3c2 -o json"),
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.pass_obj
 def show(app: App, /, identifier: str, mode: str) -> int:
@@ -97,7 +96,7 @@ def show(app: App, /, identifier: str, mode: str) -> int:
 @click.option("--rate-limit", type=RATE, help="Most requests in a time, such as 100/1m.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Most commands at once.")
 @click.option("--no-max-concurrent", is_flag=True, help="As many commands as there is room for.")
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.pass_obj
 def update(app: App, /, identifier: str, mode: str, **given: Any) -> int:
@@ -146,7 +145,7 @@ def _changes(
     ),
 )
 @click.option("--grace", type=DURATION, help="How long the old key still works.  [default: 1d]")
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.pass_obj
 def rotate(app: App, /, identifier: str, grace: int | None, mode: str) -> int:
@@ -227,7 +226,7 @@ def _id(key: Any) -> str:
 )
 @click.option("--name", type=TEXT, help="Only keys of this name.")
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def ls(app: App, /, name: str | None, quiet: bool, mode: str) -> int:
     """List the keys, without their secrets."""
@@ -237,25 +236,13 @@ def ls(app: App, /, name: str | None, quiet: bool, mode: str) -> int:
     if quiet:
         for item in items:
             app.console.line(_id(item))
-    elif mode == "json":
-        app.console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            app.console.json(item, compact=True)
-    else:
-        _print_table(app.console, items)
-    return 0
-
-
-def _print_table(console: Console, items: list[Any]) -> None:
-    if not items:
-        console.say("no key; `rdev keys create NAME --scope commands:read` makes one")
-        return
+        return 0
     now = dt.datetime.now(dt.UTC)
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
     headers = ("ID", "NAME", "PREFIX", "STATE", "LAST USED", "PROJECTS", "SCOPES")
-    for line in render(headers, [_row(item, now) for item in items], width=width):
-        console.line(line)
+    empty = "no key; `rdev keys create NAME --scope commands:read` makes one"
+    rows = (_row(item, now) for item in items)
+    print_items(app.console, items, mode, headers, rows, empty=empty)
+    return 0
 
 
 def _row(key: Any, now: dt.datetime) -> tuple[str, ...]:

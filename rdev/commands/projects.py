@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
 from rdev.app import MOST_PROJECTS, App, project_name
+from rdev.listing import print_items
 from rdev.options import TEXT, output_option
-from rdev.table import render
 from rdev.text import printable
 from rdev.verb import Verbs
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from rdev.output import Console
 
 _FIELDS = ("phase", "workspace", "running", "queued", "max_concurrent_commands", "paused")
+
+_HEADERS = ("NAME", "PHASE", "RUNNING", "QUEUED", "DESCRIPTION")
 
 
 @click.group(cls=Verbs)
@@ -29,19 +30,14 @@ def projects() -> None:
     "ls",
     examples=("rdev projects ls", "rdev projects ls -o json"),
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def ls(app: App, /, mode: str) -> int:
     """List the projects that the key may see."""
     with app.connect() as api:
         items = list(api.pages("/v1/projects", {}, limit=MOST_PROJECTS))
-    if mode == "json":
-        app.console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            app.console.json(item, compact=True)
-    else:
-        _print_table(app.console, items)
+    empty = "no project; in a local rdev, a folder in $RDEV_HOME/workspaces is one"
+    print_items(app.console, items, mode, _HEADERS, map(_row, items), empty=empty)
     return 0
 
 
@@ -49,7 +45,7 @@ def ls(app: App, /, mode: str) -> int:
     "show",
     examples=("rdev projects show demo", "rdev projects show demo -o json"),
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("name", type=TEXT, metavar="NAME")
 @click.pass_obj
 def show(app: App, /, name: str, mode: str) -> int:
@@ -63,23 +59,14 @@ def show(app: App, /, name: str, mode: str) -> int:
     return 0
 
 
-def _print_table(console: Console, items: list[Any]) -> None:
-    if not items:
-        console.say("no project; in a local rdev, a folder in $RDEV_HOME/workspaces is one")
-        return
-    rows = [
-        (
-            printable(project_name(item)),
-            _text(item.get("phase")),
-            f"{_text(item.get('running'))}/{_text(item.get('max_concurrent_commands'))}",
-            _text(item.get("queued")) + (" paused" if item.get("paused") else ""),
-            _text(item.get("description")),
-        )
-        for item in items
-    ]
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    for line in render(("NAME", "PHASE", "RUNNING", "QUEUED", "DESCRIPTION"), rows, width=width):
-        console.line(line)
+def _row(project: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        printable(project_name(project)),
+        _text(project.get("phase")),
+        f"{_text(project.get('running'))}/{_text(project.get('max_concurrent_commands'))}",
+        _text(project.get("queued")) + (" paused" if project.get("paused") else ""),
+        _text(project.get("description")),
+    )
 
 
 def _print_project(console: Console, project: dict[str, Any]) -> None:

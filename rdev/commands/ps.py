@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rdev.app import App
+from rdev.listing import print_items
 from rdev.options import LABEL, output_option, project_option
 from rdev.resources import Command
-from rdev.table import render
 from rdev.text import age, printable
 from rdev.verb import Verb
 
@@ -43,7 +42,7 @@ _HEADERS = ("ID", "STATE", "PROJECT", "KIND", "AGE", "SUMMARY")
     "-n", "count", type=click.IntRange(min=1), default=20, show_default=True, help="How many."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def ps(app: App, /, count: int, quiet: bool, all_projects: bool, mode: str, **filters: Any) -> int:
     """List commands, newest first."""
@@ -55,13 +54,19 @@ def ps(app: App, /, count: int, quiet: bool, all_projects: bool, mode: str, **fi
     if quiet:
         for command in commands:
             console.line(command.id)
-    elif mode == "json":
-        console.json({"items": [command.raw for command in commands]})
-    elif mode == "jsonl":
-        for command in commands:
-            console.json(command.raw, compact=True)
-    else:
-        _print_table(console, commands, filtered=bool(asked))
+        return 0
+    now = dt.datetime.now(dt.UTC)
+    print_items(
+        console,
+        [command.raw for command in commands],
+        mode,
+        _HEADERS,
+        (_row(command, now) for command in commands),
+        empty="no command matches; leave out the filters, or use -A for all projects"
+        if asked
+        else "no command yet; start one with `rdev run -p demo -- echo hello`",
+        style=lambda column, text: _styled(console, column, text),
+    )
     return 0
 
 
@@ -76,24 +81,9 @@ def _query(project: str | None, filters: dict[str, Any]) -> dict[str, str]:
     return {name: value for name, value in asked.items() if value}
 
 
-def _print_table(console: Console, commands: list[Command], *, filtered: bool) -> None:
-    if not commands:
-        console.say(
-            "no command matches; leave out the filters, or use -A for all projects"
-            if filtered
-            else "no command yet; start one with `rdev run -p demo -- echo hello`"
-        )
-        return
-    now = dt.datetime.now(dt.UTC)
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    rows = [_row(command, now) for command in commands]
-
-    def style(column: int, text: str) -> str:
-        colour = _STYLES.get(text.split(maxsplit=1)[0]) if column == _STATE else None
-        return console.styled(text, colour) if colour else text
-
-    for line in render(_HEADERS, rows, width=width, style=style):
-        console.line(line)
+def _styled(console: Console, column: int, text: str) -> str:
+    colour = _STYLES.get(text.split(maxsplit=1)[0]) if column == _STATE else None
+    return console.styled(text, colour) if colour else text
 
 
 def _row(command: Command, now: dt.datetime) -> tuple[str, ...]:

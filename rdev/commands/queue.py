@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import click
 
 from rdev.app import MOST_PROJECTS, App
+from rdev.listing import print_items
 from rdev.options import TEXT, output_option
-from rdev.table import render
 from rdev.text import printable
 from rdev.verb import Verbs
-
-if TYPE_CHECKING:
-    from rdev.output import Console
 
 _PRIORITIES = ("urgent", "high", "normal", "low")
 
@@ -26,24 +22,20 @@ def queue() -> None:
 
 
 @queue.command("ls", examples=("rdev queue ls", "rdev queue ls -o json"))
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def ls(app: App, /, mode: str) -> int:
     """List every project's queue: running, waiting by priority, and how long the oldest has."""
     with app.connect() as api:
         items = list(api.pages("/v1/queue", {}, limit=MOST_PROJECTS))
-    if mode == "json":
-        app.console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            app.console.json(item, compact=True)
-    else:
-        _print_table(app.console, items)
+    headers = ("PROJECT", "RUNNING", "WAITING", *(p.upper() for p in _PRIORITIES), "OLDEST", "")
+    rows = (_row(item) for item in items)
+    print_items(app.console, items, mode, headers, rows, empty="no project")
     return 0
 
 
 @queue.command("pause", examples=("rdev queue pause demo", "rdev queue pause demo -o json"))
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("project", type=TEXT, metavar="PROJECT")
 @click.pass_obj
 def pause(app: App, /, project: str, mode: str) -> int:
@@ -52,7 +44,7 @@ def pause(app: App, /, project: str, mode: str) -> int:
 
 
 @queue.command("resume", examples=("rdev queue resume demo", "rdev queue resume demo -o json"))
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("project", type=TEXT, metavar="PROJECT")
 @click.pass_obj
 def resume(app: App, /, project: str, mode: str) -> int:
@@ -69,16 +61,6 @@ def _set(app: App, project: str, verb: str, done: str, mode: str) -> int:
     else:
         app.console.json(answer, compact=mode == "jsonl")
     return 0
-
-
-def _print_table(console: Console, items: list[Any]) -> None:
-    if not items:
-        console.say("no project")
-        return
-    headers = ("PROJECT", "RUNNING", "WAITING", *(p.upper() for p in _PRIORITIES), "OLDEST", "")
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    for line in render(headers, [_row(item) for item in items], width=width):
-        console.line(line)
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:

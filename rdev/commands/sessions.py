@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -11,8 +10,8 @@ import click
 
 from rdev import ids
 from rdev.app import App
+from rdev.listing import print_items
 from rdev.options import TEXT, output_option, project_option
-from rdev.table import render
 from rdev.text import age, parse_time, printable
 from rdev.verb import Verbs
 
@@ -34,20 +33,17 @@ def sessions() -> None:
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most."
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def ls(app: App, /, project: str | None, limit: int, mode: str) -> int:
     """List the sessions of a project, the last used first."""
     with app.connect() as api:
         name = app.project(api, project)
         items = list(api.pages(f"/v1/projects/{quote(name, safe='')}/sessions", {}, limit=limit))
-    if mode == "json":
-        app.console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            app.console.json(item, compact=True)
-    else:
-        _print_table(app.console, name, items)
+    now = dt.datetime.now(dt.UTC)
+    rows = (_row(item, now) for item in items)
+    empty = f"no session yet; start one with `rdev claude -p {printable(name)} PROMPT`"
+    print_items(app.console, items, mode, _HEADERS, rows, empty=empty)
     return 0
 
 
@@ -59,7 +55,7 @@ def ls(app: App, /, project: str | None, limit: int, mode: str) -> int:
     ),
 )
 @project_option
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("session", type=TEXT, metavar="ID")
 @click.pass_obj
 def show(app: App, /, project: str | None, session: str, mode: str) -> int:
@@ -73,16 +69,6 @@ def show(app: App, /, project: str | None, session: str, mode: str) -> int:
     else:
         app.console.json(found, compact=mode == "jsonl")
     return 0
-
-
-def _print_table(console: Console, project: str, items: list[Any]) -> None:
-    if not items:
-        console.say(f"no session yet; start one with `rdev claude -p {printable(project)} PROMPT`")
-        return
-    now = dt.datetime.now(dt.UTC)
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    for line in render(_HEADERS, [_row(item, now) for item in items], width=width):
-        console.line(line)
 
 
 def _row(item: dict[str, Any], now: dt.datetime) -> tuple[str, ...]:

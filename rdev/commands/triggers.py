@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 from rdev import exit_codes, ids
 from rdev.app import App
 from rdev.errors import OutcomeUnknown, ServerFault, WrongUsage
+from rdev.listing import print_items
 from rdev.options import (
     DURATION,
     ENVIRONMENT,
@@ -23,7 +23,6 @@ from rdev.options import (
     output_option,
     project_option,
 )
-from rdev.table import render
 from rdev.text import age, parse_time, printable
 from rdev.verb import Verbs
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 _MOST = 10_000
 _CHANNELS = ("http", "github", "broker")
-_JSON_MODES = ("text", "json", "jsonl")
 
 
 @click.group(cls=Verbs)
@@ -68,7 +66,7 @@ def _what_options(function: Any) -> Any:
             help="Where events may come from; repeat.  [default: http, github]",
         ),
         click.option("--rate-limit", type=RATE, help="Most commands in a time.  [default: 60/1h]"),
-        output_option(_JSON_MODES),
+        output_option(),
     ]  # fmt: skip
     for option in reversed(options):
         function = option(function)
@@ -153,7 +151,7 @@ def _command(given: dict[str, Any], fallback: Any) -> Any:
 
 @triggers.command("ls", examples=("rdev triggers ls", "rdev triggers ls -q"))
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
-@output_option(_JSON_MODES)
+@output_option()
 @click.pass_obj
 def ls(app: App, /, quiet: bool, mode: str) -> int:
     """List the triggers, newest first."""
@@ -165,14 +163,14 @@ def ls(app: App, /, quiet: bool, mode: str) -> int:
         return 0
     empty = "no trigger; `rdev triggers create --help` shows how to make one"
     headers = ("ID", "STATE", "ACCEPTS", "PROJECTS", "NAME", "WHAT")
-    _print_list(app.console, items, mode, headers, _row, empty)
+    print_items(app.console, items, mode, headers, map(_row, items), empty=empty)
     return 0
 
 
 @triggers.command(
     "show", examples=("rdev triggers show trg_0190f3c2", "rdev triggers show trg_0190f3c2 -o json")
 )
-@output_option(_JSON_MODES)
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.pass_obj
 def show(app: App, /, identifier: str, mode: str) -> int:
@@ -278,7 +276,7 @@ def rm(app: App, /, identifiers: tuple[str, ...]) -> int:
     ),
 )
 @click.option("--grace", type=DURATION, help="How long the old one is taken.  [default: 1d]")
-@output_option(_JSON_MODES)
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.pass_obj
 def rotate(app: App, /, identifier: str, grace: int | None, mode: str) -> int:
@@ -310,7 +308,7 @@ def rotate(app: App, /, identifier: str, grace: int | None, mode: str) -> int:
     "--channel", type=click.Choice(_CHANNELS), default="http", show_default=True,
     help="How it comes.",
 )  # fmt: skip
-@output_option(_JSON_MODES)
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.pass_obj
 def test(app: App, /, identifier: str, channel: str, event: Any, mode: str, **given: Any) -> int:
@@ -343,7 +341,7 @@ def test(app: App, /, identifier: str, channel: str, event: Any, mode: str, **gi
 @click.option(
     "-n", "most", type=click.IntRange(min=1), default=20, show_default=True, help="At most."
 )
-@output_option(_JSON_MODES)
+@output_option()
 @click.argument("identifier", type=TEXT, metavar="ID")
 @click.pass_obj
 def matches(app: App, /, identifier: str, outcome: str | None, most: int, mode: str) -> int:
@@ -353,27 +351,12 @@ def matches(app: App, /, identifier: str, outcome: str | None, most: int, mode: 
         asked = {"outcome": outcome} if outcome else {}
         items = list(api.pages(path, asked, limit=most))
     headers = ("AT", "OUTCOME", "EVENT", "SOURCE", "COMMAND OR WHY")
-    _print_list(app.console, items, mode, headers, _match_row, "nothing has come yet")
+    rows = map(_match_row, items)
+    print_items(app.console, items, mode, headers, rows, empty="nothing has come yet")
     return 0
 
 
 # -- printing --------------------------------------------------------------------------------------
-
-
-def _print_list(
-    console: Console, items: list[Any], mode: str, headers: Sequence[str], row: Any, empty: str
-) -> None:
-    if mode == "json":
-        console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            console.json(item, compact=True)
-    elif not items:
-        console.say(empty)
-    else:
-        width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-        for line in render(headers, [row(item) for item in items], width=width):
-            console.line(line)
 
 
 def _print_made(console: Console, made: dict[str, Any], mode: str) -> None:

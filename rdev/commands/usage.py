@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from typing import TYPE_CHECKING, Any
-
 import click
 
 from rdev.app import App
 from rdev.errors import ServerFault
+from rdev.listing import print_items
 from rdev.options import TEXT, output_option
-from rdev.table import render
 from rdev.text import printable
 from rdev.verb import Verb
-
-if TYPE_CHECKING:
-    from rdev.output import Console
 
 _FIELDS = {"project": "project", "key": "key_id", "model": "model", "day": "day"}
 _SUMS = ("commands", "seconds", "cost_usd", "input_tokens", "output_tokens")
@@ -35,7 +29,7 @@ _SUMS = ("commands", "seconds", "cost_usd", "input_tokens", "output_tokens")
 @click.option("--model", type=TEXT, help="Only this model.")
 @click.option("--since", type=TEXT, help="From this moment on; by default the last 30 days.")
 @click.option("--until", type=TEXT, help="Before this moment.")
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def usage(app: App, /, by: tuple[str, ...], mode: str, **filters: str | None) -> int:
     """Sum up ended commands: how many, seconds, cost and tokens."""
@@ -45,29 +39,14 @@ def usage(app: App, /, by: tuple[str, ...], mode: str, **filters: str | None) ->
     items = answer.get("items")
     if not isinstance(items, list):
         raise ServerFault("the server's answer is not a list; is this an rdev server?")
-    if mode == "json":
-        app.console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            app.console.json(item, compact=True)
-    else:
-        _print_table(app.console, items, by)
-    return 0
-
-
-def _print_table(console: Console, items: list[Any], by: tuple[str, ...]) -> None:
-    if not items:
-        console.say("nothing ended in that time")
-        return
     names = [_FIELDS[name] for name in _FIELDS if name in by]
     headers = [n.upper() for n in _FIELDS if n in by] + [n.replace("_", " ").upper() for n in _SUMS]
-    rows = [
+    rows = (
         (*(printable(str(i.get(n) or "-")) for n in names), *(_number(n, i.get(n)) for n in _SUMS))
         for i in items
-    ]
-    width = shutil.get_terminal_size().columns if console.out_is_terminal else None
-    for line in render(tuple(headers), rows, width=width):
-        console.line(line)
+    )
+    print_items(app.console, items, mode, headers, rows, empty="nothing ended in that time")
+    return 0
 
 
 def _number(name: str, value: object) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     cls=Verb,
     examples=("rdev wait $(rdev ps -q -n 1)", "rdev wait -o json $(rdev ps -q -n 3)"),
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.argument("identifiers", nargs=-1, required=True, metavar="ID…")
 @click.pass_obj
 def wait(app: App, /, identifiers: tuple[str, ...], mode: str) -> int:

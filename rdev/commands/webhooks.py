@@ -12,6 +12,7 @@ import click
 from rdev import exit_codes, ids, webhook_text
 from rdev.app import App
 from rdev.errors import OutcomeUnknown, WrongUsage
+from rdev.listing import print_items
 from rdev.options import DURATION, TEXT, Pair, output_option
 from rdev.retry import Clock
 from rdev.verb import Verbs
@@ -25,7 +26,7 @@ _PING_S = 20.0
 _PAUSE_S = 0.25
 _AGO = re.compile(r"[0-9]+[smhd]([0-9smhd]*)")
 
-_modes = output_option(("text", "json", "jsonl"))
+_modes = output_option()
 _webhook = click.argument("identifier", type=TEXT, metavar="ID")
 _delivery = click.argument("delivery", type=TEXT, metavar="DELIVERY")
 
@@ -94,7 +95,10 @@ def ls(app: App, /, quiet: bool, mode: str) -> int:
         for item in items:
             app.console.line(str(item.get("id")))
         return 0
-    return _print_items(app, items, mode, webhook_text.webhooks, webhook_text.NO_WEBHOOK)
+    rows = map(webhook_text.webhook_row, items)
+    headers, empty = webhook_text.WEBHOOKS, webhook_text.NO_WEBHOOK
+    print_items(app.console, items, mode, headers, rows, empty=empty)
+    return 0
 
 
 @webhooks.command(
@@ -220,7 +224,11 @@ def deliveries(
             found = api.get(f"{path}/{ids.delivery_id(api, path, delivery)}").object
             return _print_delivery(app, found, mode, detach=True)
         items = _listed(api, path, filters, limit)
-    return _print_items(app, items, mode, webhook_text.deliveries, webhook_text.NO_DELIVERY)
+    now = dt.datetime.now(dt.UTC)
+    rows = (webhook_text.delivery_row(item, now) for item in items)
+    headers, empty = webhook_text.DELIVERIES, webhook_text.NO_DELIVERY
+    print_items(app.console, items, mode, headers, rows, empty=empty)
+    return 0
 
 
 @webhooks.command(
@@ -375,26 +383,6 @@ def _print_one(app: App, found: dict[str, Any], mode: str) -> int:
             app.console.line(line)
     else:
         app.console.json(found, compact=mode == "jsonl")
-    return 0
-
-
-def _print_items(
-    app: App,
-    items: list[Any],
-    mode: str,
-    table: Callable[[list[Any], int | None], list[str]],
-    empty: str,
-) -> int:
-    if mode == "json":
-        app.console.json({"items": items})
-    elif mode == "jsonl":
-        for item in items:
-            app.console.json(item, compact=True)
-    elif not items:
-        app.console.say(empty)
-    else:
-        for line in table(items, webhook_text.width(app.console)):
-            app.console.line(line)
     return 0
 
 

@@ -22,7 +22,7 @@ _MOST = 10_000
     cls=Verb,
     examples=("rdev whoami", "rdev whoami -o json"),
 )
-@output_option(("text", "json", "jsonl"))
+@output_option()
 @click.pass_obj
 def whoami(app: App, /, mode: str) -> int:
     """Show which server and which key are used here, without the key's secret."""
