@@ -16,7 +16,6 @@ from typing import Any
 
 from rdev.errors import NotAllowed, WrongUsage
 
-PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 
 

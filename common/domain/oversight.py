@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from common.domain.command import Priority
-
-DIMENSIONS: Final = ("project", "key", "model", "day")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -137,10 +136,6 @@ class CommandStore(Protocol):
 
     def output_size(self, command_id: UUID, stream: str) -> tuple[int, bool]:
         """Stored bytes of a stream, and whether the events behind them have expired."""
-        ...
-
-    def last_activity(self, command_id: UUID) -> datetime | None:
-        """When its newest event was written."""
         ...
 
     def list(self, wanted: Filter) -> list[Command]: ...

@@ -252,13 +252,12 @@ def test_twenty_at_once_make_one_command(world: World) -> None:
 
 
 def test_what_is_not_there_reads_as_nothing(world: World) -> None:
-    """An unknown id is None, no output, no activity."""
+    """An unknown id is None, and has no output."""
     unknown = new_id()
     assert world.commands.get(unknown) is None
     assert world.commands.get_many([unknown]) == []
     assert world.commands.output(unknown, "merged", 0, 100) == []
     assert world.commands.output_size(unknown, "merged") == (0, False)
-    assert world.commands.last_activity(unknown) is None
 
 
 def test_positions_follow_priority_then_age(world: World) -> None:
@@ -489,20 +488,6 @@ def test_streams_are_kept_apart(world: World) -> None:
         found = world.commands.output(claim.command.id, stream, 0, 100)
         assert b"".join(segment.data for segment in found) == text
         assert world.commands.output_size(claim.command.id, stream) == (len(text), False)
-
-
-def test_activity_is_the_newest_events_time(world: World) -> None:
-    """last_activity moves with every event."""
-    world.project()
-    _, caller = world.key()
-    made = world.submit(caller).command
-    first = world.commands.last_activity(made.id)
-    claim = world.claimed()
-    world.queue.append(made.id, claim.token, [output(b"x", 0)])
-    second = world.commands.last_activity(made.id)
-    assert first is not None
-    assert second is not None
-    assert second > first
 
 
 def test_secrets_are_no_part_of_a_command(world: World) -> None:

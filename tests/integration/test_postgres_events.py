@@ -384,4 +384,3 @@ def test_any_id_can_be_asked_for(stage: Stage) -> None:
     beyond = UUID(int=(1 << 128) - 1)
     assert stage.events.page(beyond, 0, 100).events == []
     assert stage.commands.output(beyond, "merged", 0, 100) == []
-    assert stage.commands.last_activity(beyond) is None

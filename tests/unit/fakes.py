@@ -524,9 +524,6 @@ class FakeCommands:
     def output_size(self, command_id: UUID, stream: str) -> tuple[int, bool]:
         return sum(len(p.data) for p in self.pieces if p.stream == stream), self.expired
 
-    def last_activity(self, command_id: UUID) -> datetime | None:
-        return None
-
 
 class FakeKeys:
     """Keys by hash; authorises by scope, address and a count that a test sets."""

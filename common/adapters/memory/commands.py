@@ -133,11 +133,6 @@ class MemoryCommandStore:
             size = row.err_offset if stream == OTHER_STREAM else row.out_offset
             return size, not row.events or row.events[0].event.seq != 1
 
-    def last_activity(self, command_id: UUID) -> datetime | None:
-        with self._state.lock:
-            row = self._state.commands.get(command_id)
-            return row.events[-1].event.at if row and row.events else None
-
     def list(self, wanted: Filter) -> list[Command]:
         with self._state.lock:
             newest_first = reversed(self._state.by_id())

@@ -150,10 +150,6 @@ class PgCommandStore:
         size = row["err_offset" if stream == rows.OTHER_STREAM else "out_offset"]
         return size, row["expired"]
 
-    def last_activity(self, command_id: UUID) -> datetime | None:
-        row = self._db.one("last_activity", id=command_id)
-        return row["at"] if row else None
-
 
 def _as_json(command: NewCommand) -> str:
     return jsonb(

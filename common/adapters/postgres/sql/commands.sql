@@ -77,9 +77,3 @@ SELECT r.out_offset, r.err_offset,
        NOT EXISTS (SELECT FROM command_events e
                     WHERE e.day = day_of(:id::uuid) AND e.command_id = :id::uuid AND e.seq = 1) AS expired
   FROM command_runs r WHERE r.command_id = :id::uuid;
-
--- name: last_activity
--- When the newest event of a command was written.
-SELECT e.at FROM command_events e
- WHERE e.day = day_of(:id::uuid) AND e.command_id = :id::uuid
- ORDER BY e.seq DESC LIMIT 1;
