@@ -271,6 +271,18 @@ def test_positions_follow_priority_then_age(world: World) -> None:
     assert places == {urgent.id: 1, first.id: 2, second.id: 3, slow.id: 4}
 
 
+def test_a_page_counts_each_projects_queue(world: World) -> None:
+    """Positions are those in a command's own project, also of those that stand before the page."""
+    _, caller = world.key()
+    made = []
+    for project in ("demo", "other", "demo", "other", "demo"):
+        world.project(project)
+        made.append(world.submit(caller, project=project).command.id)
+    newest = world.commands.list(Filter(limit=3))
+    assert [c.id for c in newest] == made[:1:-1]
+    assert [c.queue_position for c in newest] == [3, 2, 2]
+
+
 def test_a_list_is_newest_first_and_pages_below_an_id(world: World) -> None:
     """`before` goes on exactly where the last page ended."""
     world.project()

@@ -238,15 +238,33 @@ def _fill(db: Database, project: str, count: int) -> None:
         )
 
 
+def test_a_page_of_a_long_queue_looks_along_it_once(db: Database) -> None:
+    """Showing fifty commands that wait reads little more than showing the last of them."""
+    PgProjectStore(db).sync([FoundProject("long", "/w")], "test")
+    add_key(db)
+    _fill(db, "long", 900)
+    with db.session() as connection:
+        connection.script("VACUUM ANALYZE commands")
+        one, fifty = (
+            _pages_of(
+                connection,
+                "SELECT * FROM show_commands(ARRAY(SELECT id FROM commands"
+                f" ORDER BY priority DESC, id DESC LIMIT {count}))",
+            )
+            for count in (1, 50)
+        )
+    assert fifty <= one + 4 * 50  # each has a row, found by its own index
+
+
 def _pages_of_a_claim(connection: Connection, project: str) -> float:
-    """Buffers hit or read by the median of some claims, after the session has made its plans."""
-    explain = (
-        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)"
-        f" SELECT * FROM claim_command('{project}', 1, '15 s')"
-    )
+    return _pages_of(connection, f"SELECT * FROM claim_command('{project}', 1, '15 s')")
+
+
+def _pages_of(connection: Connection, query: str) -> float:
+    """Buffers hit or read by the median of some runs, after the session has made its plans."""
     pages = []
     for _ in range(9):
-        said = connection.script(explain)[0][0]
+        said = connection.script(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}")[0][0]
         plan = (json.loads(said) if isinstance(said, str) else said)[0]["Plan"]
         pages.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
     return float(sorted(pages)[len(pages) // 2])

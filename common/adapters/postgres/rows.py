@@ -21,7 +21,7 @@ OTHER_STREAM: Final = "stderr"  # counted in err_offset; merged and stdout in ou
 
 
 def to_command(row: Row) -> Command:
-    """A row of command_view, or of claim_view, whose commands have not ended and are held."""
+    """A row of show_commands, or of claim_view, whose commands have not ended and are held."""
     return Command(
         id=row["id"],
         project=row["project"],

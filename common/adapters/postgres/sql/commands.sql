@@ -7,20 +7,22 @@ SELECT status, command_id, snapshot
 
 -- name: command_get
 -- Commands by id.
-SELECT v.* FROM unnest(:ids::uuid[]) wanted(id) JOIN command_view v ON v.id = wanted.id;
+SELECT * FROM show_commands(:ids);
 
 -- name: command_list
 -- The newest commands of all projects, below an id.
-SELECT v.* FROM command_view v
- WHERE v.id < :before::uuid
-   AND (cardinality(:states::text[]) = 0 OR v.state = ANY (:states::text[]))
-   AND (cardinality(:kinds::text[]) = 0 OR v.kind = ANY (:kinds::text[]))
-   AND v.labels @> :labels::jsonb
- ORDER BY v.id DESC LIMIT :limit::int;
+SELECT * FROM show_commands(ARRAY(
+  SELECT c.id FROM commands c
+   WHERE c.id < :before::uuid
+     AND (cardinality(:states::text[]) = 0 OR c.state = ANY (:states::text[]))
+     AND (cardinality(:kinds::text[]) = 0 OR c.kind = ANY (:kinds::text[]))
+     AND c.labels @> :labels::jsonb
+   ORDER BY c.id DESC LIMIT :limit::int))
+ ORDER BY id DESC;
 
 -- name: command_list_projects
 -- The newest commands of some projects, below an id: each project's newest, then the newest of those.
-SELECT v.* FROM (
+SELECT * FROM show_commands(ARRAY(
   SELECT newest.id FROM unnest(:projects::text[]) wanted(project)
    CROSS JOIN LATERAL (
      SELECT c.id FROM commands c
@@ -29,13 +31,12 @@ SELECT v.* FROM (
         AND (cardinality(:kinds::text[]) = 0 OR c.kind = ANY (:kinds::text[]))
         AND c.labels @> :labels::jsonb
       ORDER BY c.id DESC LIMIT :limit::int) newest
-   ORDER BY newest.id DESC LIMIT :limit::int) page
-  JOIN command_view v ON v.id = page.id
- ORDER BY v.id DESC;
+   ORDER BY newest.id DESC LIMIT :limit::int))
+ ORDER BY id DESC;
 
 -- name: command_list_open
 -- The newest commands that have not ended, below an id; they are few and have indexes of their own.
-SELECT v.* FROM (
+SELECT * FROM show_commands(ARRAY(
   SELECT c.id FROM (
     SELECT * FROM commands WHERE state = 'queued'
     UNION ALL SELECT * FROM commands WHERE state IN ('claimed', 'running', 'cancelling')
@@ -45,9 +46,8 @@ SELECT v.* FROM (
      AND c.state = ANY (:states::text[])
      AND (cardinality(:kinds::text[]) = 0 OR c.kind = ANY (:kinds::text[]))
      AND c.labels @> :labels::jsonb
-   ORDER BY c.id DESC LIMIT :limit::int) page
-  JOIN command_view v ON v.id = page.id
- ORDER BY v.id DESC;
+   ORDER BY c.id DESC LIMIT :limit::int))
+ ORDER BY id DESC;
 
 -- name: cancel
 -- End a command that was never claimed, mark one that was.
