@@ -97,8 +97,12 @@ def test_the_first_broken_entry_is_named(
     assert trail.verdict() == verdict
 
 
-def test_an_entry_that_commits_late_is_sealed_late(trail: Trail) -> None:
-    """A lower number that becomes visible after higher ones were sealed is no break."""
+@pytest.mark.parametrize("away", ["0 s", "9 hours"])
+def test_an_entry_that_commits_late_is_sealed_late(trail: Trail, away: str) -> None:
+    """A lower number that becomes visible after higher ones were sealed is no break.
+
+    Nor is it one when nothing was sealed for a night, before the next seal or after it.
+    """
     slow = Connection(Target.parse(trail.url), application_name="test")
     slow.script("BEGIN")
     slow.script("INSERT INTO audit_log (action, target) VALUES ('command.created', 'late')")
@@ -106,8 +110,14 @@ def test_an_entry_that_commits_late_is_sealed_late(trail: Trail) -> None:
     assert SealAudit(trail.log)() == 3
     slow.script("COMMIT")
     slow.close()
+    trail.sql(
+        f"UPDATE audit_chain SET sealed_at = sealed_at - interval '{away}';"
+        f"UPDATE audit_log SET at = at - interval '{away}' WHERE target = 'late'"
+    )
+    assert trail.verdict() == (13, None, None)
     assert SealAudit(trail.log)() == 1
     assert trail.verdict() == (14, None, None)
+    assert SealAudit(trail.log)() == 0
 
 
 def test_retention_takes_the_oldest_and_leaves_a_chain_that_holds(trail: Trail) -> None:

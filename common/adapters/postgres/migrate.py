@@ -28,7 +28,7 @@ from common.adapters.postgres.target import Target
 from common.domain.errors import Unavailable
 from common.services import telemetry
 
-SCHEMA_VERSION: Final = 11
+SCHEMA_VERSION: Final = 12
 DAYS_AHEAD: Final = 7
 
 _LOCK: Final = 0x72646576_6D696772  # "rdevmigr", the advisory lock of everybody who migrates
